@@ -177,10 +177,18 @@ def _parameter(parameter: Parameter) -> Json:
 def _responses(row: Route, operation: Operation) -> Json:
     # A value that is never valid in a variable part makes the path one that does not exist.
     missing = (404,) if _VARIABLE.search(row.path) else ()
-    problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
+    found = (*_POSTURE_PROBLEMS[row.posture], *missing, *_body_problems(row, operation))
+    problems = sorted({*found, *operation.problems})
     accepted = {} if operation.accepted is None else {"202": _accepted(operation)}
     failures = {str(status): _problem(row.errors, status) for status in problems}
     return {"200": _success(operation), **accepted, **failures}
+
+
+def _body_problems(row: Route, operation: Operation) -> tuple[int, ...]:
+    if operation.body is None:
+        return ()
+    # The body of the open route, the webhook, is read as it is: its signature is that of its bytes.
+    return (413,) if row.posture is Posture.OPEN else (413, 415)
 
 
 def _success(operation: Operation) -> Json:

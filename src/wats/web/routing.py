@@ -62,7 +62,7 @@ class Operation:
         body_type: The media type of the request body.
         needs_body: Whether a request without a body is refused.
         accepted: The type of the 202 body, if the client may prefer `respond-async`.
-        problems: The statuses of failures beyond those of the route's posture.
+        problems: The statuses of failures beyond those of the route's posture and of its body.
         schemas: Further JSON schemas of the request body, by their names.
     """
 

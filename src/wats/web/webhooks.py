@@ -157,6 +157,6 @@ def route(path: str) -> Route:
         WebhookReceipt,
         body=dict[str, Any],
         parameters=(_SIGNATURE,),
-        problems=(400, 401, 413, 503),
+        problems=(400, 401, 503),
     )
     return Route(path, HOOK_LABEL, Posture.OPEN, "webhook", (challenge, updates))

@@ -289,11 +289,9 @@ async def _checked(
 
 
 def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
-    of_body = (413, 415) if "body" in more else ()
     if "body" in more:
         more["parameters"] = (PREFER,)
-    problems = (400, *of_body, 502)
-    return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
+    return Operation(method, handle, name, summary, GraphAnswer, problems=(400, 502), **more)
 
 
 def routes(prefix: str) -> tuple[Route, ...]:

@@ -55,7 +55,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=MarketingMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 415, 429, 501, 502),
+        problems=(400, 409, 429, 501, 502),
     )
     path = f"{prefix}/marketing_messages"
     return (Route(path, path, Posture.API, "messages", (marketing,)),)

@@ -291,7 +291,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         UploadedMedia,
         body=UploadForm,
         body_type=FORM_TYPE,
-        problems=(400, 408, 411, 413, 415, 502),
+        problems=(400, 408, 411, 502),
     )
     known = (
         Operation(

@@ -472,7 +472,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=TextMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 415, 429, 501, 502),
+        problems=(400, 409, 429, 501, 502),
     )
     any_type = Operation(
         Method.POST,
@@ -483,7 +483,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=GraphMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 415, 429, 501, 502),
+        problems=(400, 409, 429, 501, 502),
         schemas=schemas(),
     )
     read = Operation(
@@ -495,7 +495,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=MarkRead,
         needs_body=False,
         parameters=(PREFER,),
-        problems=(400, 413, 415, 502),
+        problems=(400, 502),
     )
     text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
     return (

@@ -219,7 +219,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Settle leased updates, or ask for a retry.",
         UpdateAckViews,
         body=UpdateAcks,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     return (
         Route(path, label, Posture.API, "updates", (polling,)),

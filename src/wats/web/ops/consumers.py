@@ -102,7 +102,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Pause a consumer, which then gets no deliveries, or resume it.",
         PauseView,
         body=ConsumerChange,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     path = f"{admin}/consumers"
     one = f"{path}/:consumer"

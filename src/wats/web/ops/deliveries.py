@@ -265,7 +265,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Retry dead letters, each in its place in the conversation, or deliveries in backoff now.",
         ChangedCount,
         body=DeliveryIds,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     replaying = Operation(
         Method.POST,
@@ -274,7 +274,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Give the updates of deliveries and dead letters to a consumer again.",
         ChangedCount,
         body=ReplayRequest,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     discarding = Operation(
         Method.POST,
@@ -283,7 +283,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Delete deliveries and dead letters with their content.",
         ChangedCount,
         body=DeliveryIds,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     path = f"{admin}/deliveries"
     shown = f"{path}/:deliveryId"

@@ -135,7 +135,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Erase the data of a person, or count it.",
         ErasureView,
         body=ErasureRequest,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     path = f"{admin}/erasures"
     return (Route(path, admin, Posture.ADMIN, "admin", (erasing,)),)

@@ -215,7 +215,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Send failed messages again, each in its place in the conversation.",
         ChangedCount,
         body=OutboxRetry,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     discarding = Operation(
         Method.POST,
@@ -224,7 +224,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         "Delete messages that are not being sent, with their content.",
         ChangedCount,
         body=OutboxIds,
-        problems=(400, 413, 415),
+        problems=(400,),
     )
     path = f"{admin}/outbox"
     return (
