@@ -342,7 +342,7 @@ async def test_a_start_that_fails_half_way_closes_what_it_opened(tmp_path) -> No
     with pytest.raises(StoreUnavailable):
         await app.start()
 
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # the thread of an earlier log may end meanwhile
     with pytest.raises(StoreClosed):
         await store.list_messages(limit=1, cursor=None)
     store.is_lost = False
