@@ -268,6 +268,14 @@ class LosesCommits(Network):
     """Ends a connection when the server reports a commit, which the client never learns."""
 
     loses = False
+    is_down = False
+
+    @override
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_down:
+            writer.close()
+        else:
+            await super()._accept(reader, writer)
 
     @override
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -321,6 +329,26 @@ async def test_a_reservation_whose_commit_is_not_reported_is_undone(
         async with asyncio.timeout(15):
             while await reserve() is not ReservationOutcome.RESERVED:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.long
+async def test_a_commit_that_is_not_reported_is_undone_after_an_outage_of_any_length(
+    server: Server, database: str, arrival: MakeArrival
+) -> None:
+    network = LosesCommits(server)
+    async with store_behind(network, database) as store:
+        await store.register([Consumer(name="handlers", max_attempts=1, lease_seconds=3600)])
+
+        network.loses = network.is_down = True
+        with pytest.raises(StoreUnavailable):
+            await receive(store, [arrival()], {"handlers": 1})
+        await asyncio.sleep(8)
+        network.is_down = False
+
+        async with asyncio.timeout(15):
+            while not (found := await eventually(lambda: store.claim("handlers", 1))).deliveries:
+                await asyncio.sleep(0.01)
+        assert [(each.attempt, each.is_exhausted) for each in found.deliveries] == [(1, False)]
 
 
 async def test_the_undoing_of_a_reservation_waits_for_its_transaction(database: str) -> None:

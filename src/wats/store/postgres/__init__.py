@@ -67,7 +67,6 @@ ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excl
 
 NONCE_BYTES: Final = 8
 
-UNDO_TRIES: Final = 5
 UNDO_PAUSE_SECONDS: Final = 1.0
 
 _DEFAULT_LIMITS = Limits()
@@ -242,15 +241,15 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             self._spawn(self._undo_result(database, undo, result))
 
     async def _undo_result(self, database: Database, undo: Undo[R], result: R) -> None:
-        """Undo *result*. Tries several times: its connection may just have been lost."""
-        for _ in range(UNDO_TRIES):
+        """Undo *result* when the server responds again: its connection may have been lost."""
+        while True:
             with suppress(StoreError):
                 await database.write(lambda connection: undo(connection, result))
                 self._notify()
                 return
-            await asyncio.sleep(UNDO_PAUSE_SECONDS)
-            if database is not self._database:  # the store was closed
+            if database is not self._database:  # the store is being closed
                 return
+            await asyncio.sleep(UNDO_PAUSE_SECONDS)
 
     async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
         began = perf_counter()
