@@ -17,7 +17,7 @@ from wats.inbound.updates import Update
 from wats.privacy import Secret
 from wats.store import OnReceived, Store
 from wats.store.open import open_store
-from wats.store.records import Arrival, Consumer, Depth
+from wats.store.records import Arrival, Consumer, DeliveryState, Depth, Settlement
 from wats.telemetry import Adapter, RouteLabel, Telemetry
 from wats.testing import APP_SECRET, sign
 
@@ -31,12 +31,17 @@ async def store() -> AsyncIterator[Store]:
 
 
 class Inlet:
-    def __init__(self, store: Store | None, handlers: Handlers | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        handlers: Handlers | None = None,
+        inbox: InboxConfig = InboxConfig(),  # noqa: B008  # it is frozen
+    ) -> None:
         self.telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
         self.handlers = handlers = handlers or Handlers()
         # It is not started, so updates stay in the store.
         self.dispatcher = store and Dispatcher(
-            store, handlers, InboxConfig(), telemetry=self.telemetry, log=lambda _: None
+            store, handlers, inbox, telemetry=self.telemetry, log=lambda _: None
         )
         self.receiver = Receiver(
             SignatureCheck([Secret(APP_SECRET)]),
@@ -218,6 +223,39 @@ async def test_an_update_is_dispatched_although_its_caller_was_cancelled_while_i
     while (await store.depth()).total != Depth():
         await asyncio.sleep(0.001)
     assert handled == ["a"]
+    await inlet.dispatcher.stop(60)
+
+
+async def test_a_lease_on_arrival_that_expired_before_its_process_noticed_is_not_used(
+    store: Store,
+) -> None:
+    handled: list[str] = []
+
+    async def handle(update: Update) -> None:
+        handled.append(update.raw["id"])
+
+    handlers = Handlers()
+    handlers.add(handle)
+    (name,) = handlers.names
+    gated = Gated(store)
+    inlet = Inlet(gated, handlers, InboxConfig(lease_seconds=0.2))  # type: ignore[arg-type]
+    assert inlet.dispatcher is not None
+    await inlet.dispatcher.start()
+    receiving = asyncio.create_task(inlet.take("a"))
+    while not gated.held:
+        await asyncio.sleep(0.001)
+
+    await asyncio.sleep(0.3)  # as long as the loop of the process is blocked
+    while not (found := (await store.claim(name, 1)).deliveries):  # by another process
+        await asyncio.sleep(0.01)
+    for finish in gated.held:
+        finish()
+    await receiving
+    await asyncio.sleep(0.05)
+
+    assert handled == []
+    await store.settle([Settlement(each, DeliveryState.DONE) for each in found])
+    assert (await store.depth()).total == Depth()
     await inlet.dispatcher.stop(60)
 
 

@@ -272,8 +272,13 @@ class Dispatcher(Slots):
         for name, count in reserved.items():
             self._workers[name].give_back(count)
 
-    def take(self, update: Update, received: Received, consumers: Sequence[str]) -> None:
-        """Dispatch *update*, which has just been stored for *consumers*."""
+    def take(
+        self, update: Update, received: Received, consumers: Sequence[str], began: float
+    ) -> None:
+        """Dispatch *update*, which was stored for *consumers* after *began* on `monotonic`.
+
+        Leases given since then may have expired already, if the loop was blocked.
+        """
         if received.waiting:
             leased = {delivery.consumer for delivery in received.leased}
             for name in consumers:
@@ -281,7 +286,7 @@ class Dispatcher(Slots):
                     self._workers[name].note_work()
                 elif (puller := self._pullers.get(name)) is not None:
                     puller.note_work(update.kind)
-        expires = monotonic() + self._config.lease_seconds
+        expires = began + self._config.lease_seconds
         for delivery in received.leased:
             call = DeliveryCall(self, delivery, expires, update)
             self._workers[delivery.consumer].offer(call)

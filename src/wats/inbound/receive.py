@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from typing import Final, TypeAlias
 
 import msgspec
@@ -219,7 +220,7 @@ class Receiver:
 class _Storing:
     """A webhook whose updates are being stored."""
 
-    __slots__ = ("_arrivals", "_dispatcher", "_found", "_on_receipt", "_receiver")
+    __slots__ = ("_arrivals", "_began", "_dispatcher", "_found", "_on_receipt", "_receiver")
 
     def __init__(
         self,
@@ -234,6 +235,7 @@ class _Storing:
         self._found = found
         self._arrivals = arrivals
         self._on_receipt = on_receipt
+        self._began = monotonic()
 
     def end(self, results: Sequence[Received | None] | None, error: Exception | None) -> None:
         """Respond, then dispatch: a handler may block, and Meta must not wait for a handler."""
@@ -247,7 +249,7 @@ class _Storing:
         self._receiver.finish(self._found, new, self._on_receipt)
         for update, arrival, received in zip(updates, self._arrivals, results, strict=True):
             if received is not None:
-                self._dispatcher.take(update, received, arrival.consumers)
+                self._dispatcher.take(update, received, arrival.consumers, self._began)
 
     def _is_new(self, update: Update, arrival: Arrival, received: Received | None) -> bool:
         telemetry = self._receiver.telemetry
