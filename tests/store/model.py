@@ -6,7 +6,7 @@ that of the model, and the counters must agree after every step.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,11 +36,32 @@ DEAD_SECONDS = 1000
 UNSEEN_SECONDS = 800
 CLIENTS = st.sampled_from((0, 1))
 NAMES = ("a", "b")
-MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: UNLIMITED_ATTEMPTS}
-BATCH = {"a": 3, "b": 3}
-"""A consumer with one attempt has no batches, as a failure could not be handled alone."""
+ITEMS = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from((("a", "b"), ("a",), ("b",), ()))),
+    min_size=1,
+    max_size=4,
+)
+"""The ordering keys and the consumers of updates."""
+SLOTS = st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2)})
+CONSUMERS = {
+    "a": Consumer(name="a", lease_seconds=LEASE_SECONDS, max_attempts=2, batch=3),
+    # A consumer with one attempt has no batches, as a failure could not be handled alone.
+    "b": Consumer(name="b", lease_seconds=LEASE_SECONDS, max_attempts=1, batch=3),
+    OUTBOX: Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS),
+}
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NEVER_PURGED = 10**9
+RETENTION = Retention(
+    inbox=NEVER_PURGED, dead=DEAD_SECONDS, unseen=UNSEEN_SECONDS, messages=NEVER_PURGED
+)
+ENDS = (
+    DeliveryState.DONE,
+    DeliveryState.DONE,
+    DeliveryState.DONE,
+    DeliveryState.RETRY,
+    DeliveryState.DEAD,
+    DeliveryState.PENDING,
+)
 
 
 @dataclass
@@ -92,30 +113,41 @@ class Model:
         due = [each for each in heads if each.due <= self.now]
         return sorted(due, key=lambda each: (each.due, each.order))
 
+    def depth(self, consumer: str) -> Depth:
+        states = [each.state for each in self.outstanding if each.consumer == consumer]
+        return Depth(
+            pending=states.count("pending"),
+            leased=states.count("leased"),
+            retry=states.count("retry"),
+            dead=sum(each.consumer == consumer for each, _ in self.dead),
+        )
+
     def siblings_of(self, each: Expected) -> list[Expected]:
         key = each.consumer, each.ordering_key
         return [other for other in self.outstanding if (other.consumer, other.ordering_key) == key]
 
-    def arrive(self, number: int, key: int, consumers: Sequence[str], slots: dict[str, int]) -> int:
-        """Return how many deliveries are leased on arrival."""
+    def arrive(
+        self, number: int, key: int, consumers: Iterable[Consumer], slots: dict[str, int]
+    ) -> int:
+        """Return how many deliveries are leased on arrival, of at most *slots* free slots."""
         leased = 0
         for consumer in consumers:
-            each = Expected(number, consumer, key, self.now, self.now)
+            each = Expected(number, consumer.name, key, self.now, self.now)
             each.is_head = not self.siblings_of(each)
-            if slots[consumer]:
-                slots[consumer] -= 1
+            if slots.get(consumer.name):
+                slots[consumer.name] -= 1
                 if each.is_head:
-                    self.lease(each)
+                    self.lease(each, consumer)
                     leased += 1
             self.outstanding.append(each)
         return leased
 
-    def lease(self, each: Expected) -> bool:
+    def lease(self, each: Expected, by: Consumer) -> bool:
         """Return whether the last permitted attempt was lost with its lease."""
         is_exhausted = each.is_leased and each.is_final
         each.attempts += not is_exhausted
-        each.is_leased, each.due = True, self.now + LEASE_SECONDS
-        each.is_final = is_exhausted or each.attempts >= MAX_ATTEMPTS[each.consumer]
+        each.is_leased, each.due = True, self.now + int(by.lease_seconds)
+        each.is_final = is_exhausted or each.attempts >= by.max_attempts
         return is_exhausted
 
     def end(self, each: Expected, state: DeliveryState, retry_seconds: int) -> None:
@@ -132,14 +164,14 @@ class Model:
                 self.dead.append((each, self.now))
         self.remove(each)
 
-    def followers(self, each: Expected) -> list[Expected]:
+    def followers(self, each: Expected, by: Consumer) -> list[Expected]:
         """Return the deliveries that may be handled with *each*, which has just been leased."""
         if each.attempts > 1 or each.is_final:
             return []
         others = [other for other in self.siblings_of(each) if other is not each]
         others.sort(key=lambda other: other.order)
         unfailed = itertools.takewhile(lambda other: not other.attempts, others)
-        return list(unfailed)[: BATCH[each.consumer] - 1]
+        return list(unfailed)[: by.batch - 1]
 
     def remove(self, each: Expected) -> None:
         self.outstanding.remove(each)
@@ -220,7 +252,8 @@ class InboxMachine(RuleBasedStateMachine):
         self.lost: list[Delivery] = []
         # The followers that were claimed last with each delivery.
         self.followers: dict[int, list[Expected]] = {}
-        self.configured = {"a", "b"}
+        # The consumers of each client, with its limits.
+        self.consumers = [{name: CONSUMERS[name] for name in NAMES} for _ in range(2)]
         self.seen = dict.fromkeys(NAMES, 0)
         self.last: Arrival | None = None
 
@@ -238,49 +271,46 @@ class InboxMachine(RuleBasedStateMachine):
         self._register(client)
 
     def _register(self, client: int) -> None:
-        consumers = [
-            Consumer(
-                name=name,
-                lease_seconds=LEASE_SECONDS,
-                max_attempts=MAX_ATTEMPTS[name],
-                batch=BATCH[name],
-            )
-            for name in sorted(self.configured)
-        ]
-        self.run(self.stores[client].register(consumers))
-        self.seen |= dict.fromkeys(self.configured, self.model.now)
-        self.model.known |= self.configured
+        consumers = self.consumers[client]
+        self.run(self.stores[client].register([*consumers.values()]))
+        self.seen |= dict.fromkeys(consumers, self.model.now)
+        self.model.known |= consumers.keys()
 
     def teardown(self) -> None:
         for store in self.stores:
             self.run(store.close())
-        self.loop.close()
         self.close()
+        self.loop.close()
 
     @rule(
         client=CLIENTS,
-        items=st.lists(
-            st.tuples(st.integers(1, 3), st.sampled_from((("a", "b"), ("a",), ("b",), ()))),
-            min_size=1,
-            max_size=4,
-        ),
-        slots=st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2)}),
+        items=ITEMS,
+        slots=SLOTS,
     )
     def receive(
         self, client: int, items: list[tuple[int, tuple[str, ...]]], slots: dict[str, int]
     ) -> None:
-        arrivals = [
-            self._arrival(key, tuple(name for name in names if name in self.configured))
-            for key, names in items
-        ]
-        backlogged = {name for name in NAMES if self.model.heads(name)} | self.model.paused
-        room = {name: 0 if name in backlogged else count for name, count in slots.items()}
+        arrivals = self._arrivals(client, items)
+        room = self._room(slots)
 
         results = self.run(receive(self.stores[client], arrivals, slots))
 
         for arrival, result in zip(arrivals, results, strict=True):
             self._expect_received(client, arrival, result, room)
         self.last = arrivals[-1]
+
+    def _arrivals(
+        self, client: int, items: Sequence[tuple[int, tuple[str, ...]]]
+    ) -> Sequence[Arrival]:
+        return [
+            self._arrival(key, tuple(name for name in names if name in self.consumers[client]))
+            for key, names in items
+        ]
+
+    def _room(self, slots: Mapping[str, int]) -> dict[str, int]:
+        """Return how many of *slots* can be used: none while older deliveries are due."""
+        backlogged = {name for name in NAMES if self.model.heads(name)} | self.model.paused
+        return {name: 0 if name in backlogged else count for name, count in slots.items()}
 
     def _arrival(self, key: int, names: tuple[str, ...]) -> Arrival:
         self.numbers += 1
@@ -299,9 +329,8 @@ class InboxMachine(RuleBasedStateMachine):
         self, client: int, arrival: Arrival, result: Received, room: dict[str, int]
     ) -> None:
         before = len(self.model.outstanding)
-        leased = self.model.arrive(
-            int(arrival.payload), arrival.ordering_key, arrival.consumers, room
-        )
+        consumers = [self.consumers[client][name] for name in arrival.consumers]
+        leased = self.model.arrive(int(arrival.payload), arrival.ordering_key, consumers, room)
         new = self.model.outstanding[before:]
         expected = [each for each in new if each.is_leased]
         assert result is not None
@@ -333,11 +362,12 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, consumer=st.sampled_from(NAMES), limit=st.integers(1, 3))
     def claim(self, client: int, consumer: str, limit: int) -> None:
-        if consumer not in self.configured:
+        by = self.consumers[client].get(consumer)
+        if by is None:
             return
         heads = self.model.heads(consumer)
         expected, is_more = heads[:limit], len(heads) > limit
-        exhausted = [self.model.lease(each) for each in expected]
+        exhausted = [self.model.lease(each, by) for each in expected]
 
         claimed = self.run(self.stores[client].claim(consumer, limit))
 
@@ -346,7 +376,7 @@ class InboxMachine(RuleBasedStateMachine):
         assert [each.is_exhausted for each in deliveries] == exhausted
         self._expect_leased(client, deliveries, expected)
         for delivery, each in zip(deliveries, expected, strict=True):
-            followers = self.followers[delivery.id] = self.model.followers(each)
+            followers = self.followers[delivery.id] = self.model.followers(each, by)
             found = [int(other.payload) for other in delivery.followers]
             assert found == [other.number for other in followers]
 
@@ -370,7 +400,7 @@ class InboxMachine(RuleBasedStateMachine):
             first = 0 if state is DeliveryState.PENDING else 1
             seconds = data.draw(st.integers(first, 100))
             error = "ValueError" if state in (DeliveryState.RETRY, DeliveryState.DEAD) else None
-            also = delivery.followers[: data.draw(st.integers(0, BATCH["a"]))]
+            also = delivery.followers[: data.draw(st.integers(0, len(delivery.followers)))]
             settlements.append(Settlement(delivery, state, seconds, error, also))
             if state is DeliveryState.DONE:
                 done += [(delivery.update_id, each), *self._followers_end(delivery, also)]
@@ -443,7 +473,7 @@ class InboxMachine(RuleBasedStateMachine):
             self.claim(1 - client, name, data.draw(st.integers(1, 3)))
 
     @precondition(lambda self: self.lost)
-    @rule(client=CLIENTS, state=st.sampled_from(list(DeliveryState)[2:]), data=st.data())
+    @rule(client=CLIENTS, state=st.sampled_from(ENDS), data=st.data())
     def settle_a_lost_lease(self, client: int, state: DeliveryState, data: st.DataObject) -> None:
         delivery = data.draw(st.sampled_from(self.lost))
 
@@ -454,28 +484,36 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS)
     def renew(self, client: int) -> None:
+        consumers = self.consumers[client]
         held = list(self.held[client].values())
-        lost = [each for each in self.lost if each.consumer in self.configured][:1]
+        lost = [each for each in self.lost if each.consumer in consumers][:1]
 
         refused = self.run(self.stores[client].renew([each for each, _ in held] + lost))
 
         assert list(refused) == lost
         for _, each in held:
-            each.due = self.model.now + LEASE_SECONDS
+            each.due = self.model.now + int(consumers[each.consumer].lease_seconds)
 
-    @rule(seconds=st.sampled_from((1, 10, LEASE_SECONDS, 100)))
+    @rule(seconds=st.sampled_from((1, 10, LEASE_SECONDS, 100, UNSEEN_SECONDS + 1)))
     def time_passes(self, seconds: int) -> None:
         self.database.advance(seconds)
         self.model.now += seconds
 
     @rule(client=CLIENTS)
     def die(self, client: int) -> None:
-        """A process dies; another one starts in its place."""
+        """A process dies or hangs; another one starts in its place."""
         self.held[2] |= self.held[client]
         self.held[client].clear()
         self.run(self.stores[client].close())
         self.stores[client] = self.database.make()
         self._open(client)
+
+    @rule(client=CLIENTS)
+    def wake_up(self, client: int) -> None:
+        """A process that hung goes on with its leases, as far as they were not lost."""
+        for id_, pair in [*self.held[2].items()]:
+            if pair[0].consumer in self.consumers[client]:
+                self.held[client][id_] = self.held[2].pop(id_)
 
     @rule(client=CLIENTS)
     def stop(self, client: int) -> None:
@@ -489,7 +527,7 @@ class InboxMachine(RuleBasedStateMachine):
     @rule(client=CLIENTS, consumer=st.sampled_from(NAMES))
     def cancel_a_claim(self, client: int, consumer: str) -> None:
         """A cancelled caller does not lose the claim: it is awaited and released."""
-        if consumer not in self.configured:
+        if consumer not in self.consumers[client]:
             return
         store = self.stores[client]
         exhausted = [each for each in self.model.heads(consumer)[:2] if each.is_leased]
@@ -518,35 +556,39 @@ class InboxMachine(RuleBasedStateMachine):
         self.run(self.stores[client].settle([Settlement(delivery, state)]))
 
     @precondition(lambda self: self.numbers > 5)
-    @rule(consumer=st.sampled_from(NAMES))
-    def remove_a_consumer(self, consumer: str) -> None:
-        for client in (0, 1):
-            for pair in list(self.held[client].values()):
-                if pair[0].consumer == consumer:
-                    self._let_go(client, pair)
-        self.configured.discard(consumer)
-        for client in (0, 1):
-            self._register(client)
+    @rule(client=CLIENTS, consumer=st.sampled_from(NAMES))
+    def remove_a_consumer(self, client: int, consumer: str) -> None:
+        """A process starts with another config; the other process may still have the old one."""
+        for pair in list(self.held[client].values()):
+            if pair[0].consumer == consumer:
+                self._let_go(client, pair)
+        self.consumers[client].pop(consumer, None)
+        self._register(client)
 
-    @rule(consumer=st.sampled_from(NAMES))
-    def add_a_consumer(self, consumer: str) -> None:
-        self.configured.add(consumer)
-        for client in (0, 1):
-            self._register(client)
+    @rule(
+        client=CLIENTS,
+        consumer=st.sampled_from(NAMES),
+        lease_seconds=st.sampled_from((10, LEASE_SECONDS)),
+        max_attempts=st.sampled_from((1, 2, 5)),
+        batch=st.sampled_from((1, 3)),
+    )
+    def add_a_consumer(
+        self, client: int, consumer: str, lease_seconds: int, max_attempts: int, batch: int
+    ) -> None:
+        """A process starts with another consumer, or with other limits than the other process."""
+        self.consumers[client][consumer] = Consumer(
+            name=consumer, lease_seconds=lease_seconds, max_attempts=max_attempts, batch=batch
+        )
+        self._register(client)
 
     @rule(client=CLIENTS)
     def purge(self, client: int) -> None:
-        self.seen |= dict.fromkeys(self.configured, self.model.now)
         for each in (0, 1):
-            if self.configured:
-                self._register(each)
+            self._register(each)
         before = self.model.now - DEAD_SECONDS
         unseen_before = self.model.now - UNSEEN_SECONDS
-        retention = Retention(
-            inbox=NEVER_PURGED, dead=DEAD_SECONDS, unseen=UNSEEN_SECONDS, messages=NEVER_PURGED
-        )
 
-        while self.run(self.stores[client].purge(retention)):
+        while self.run(self.stores[client].purge(RETENTION)):
             pass
 
         self.model.dead = [letter for letter in self.model.dead if letter[1] >= before]
@@ -554,6 +596,10 @@ class InboxMachine(RuleBasedStateMachine):
         self.model.outstanding = [
             each for each in self.model.outstanding if each.consumer not in gone
         ]
+        for held in self.held:
+            for delivery, each in [*held.values()]:
+                if each not in self.model.outstanding:
+                    self.lost.append(held.pop(delivery.id)[0])
         used = {each.consumer for each, _ in self.model.dead}
         self.model.known -= gone - used
         self.model.paused &= self.model.known
@@ -641,19 +687,11 @@ class InboxMachine(RuleBasedStateMachine):
             return
         depth: InboxDepth = self.run(self.stores[0].depth())
         for name in NAMES:
-            states = [each.state for each in self.model.outstanding if each.consumer == name]
-            expected = Depth(
-                pending=states.count("pending"),
-                leased=states.count("leased"),
-                retry=states.count("retry"),
-                dead=sum(each.consumer == name for each, _ in self.model.dead),
-            )
-            assert depth.consumers.get(name, Depth()) == expected
-        arrived = [
-            each.arrived for each in self.model.outstanding if each.consumer in self.configured
-        ]
+            assert depth.consumers.get(name, Depth()) == self.model.depth(name)
+        configured = self.consumers[0]
+        arrived = [each.arrived for each in self.model.outstanding if each.consumer in configured]
         assert depth.oldest_seconds == self.model.now - min(arrived, default=self.model.now)
-        assert depth.orphaned.keys().isdisjoint(self.configured)
+        assert depth.orphaned.keys().isdisjoint(configured)
         assert self._ids(DEAD_LETTERS).keys() == {key_of(each) for each, _ in self.model.dead}
         page = self.run(self.stores[1].list_deliveries(OUTSTANDING, limit=10_000))
         assert {
@@ -663,13 +701,3 @@ class InboxMachine(RuleBasedStateMachine):
 
 def key_of(each: Expected) -> tuple[int, str]:
     return each.number, each.consumer
-
-
-ENDS = (
-    DeliveryState.DONE,
-    DeliveryState.DONE,
-    DeliveryState.DONE,
-    DeliveryState.RETRY,
-    DeliveryState.DEAD,
-    DeliveryState.PENDING,
-)

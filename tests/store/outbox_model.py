@@ -12,13 +12,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.store.model import CLIENTS, LEASE_SECONDS, NOON, Clients, Expected, Model
+from tests.store.model import CLIENTS, CONSUMERS, LEASE_SECONDS, NOON, Clients, Expected, Model
 from wats.store import Store, receive
-from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult, SendState
+from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
 from wats.store.records import (
     OUTBOX,
     Arrival,
-    Consumer,
     Delivery,
     DeliveryState,
     Direction,
@@ -104,25 +103,29 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.stores = [self.database.make(), self.database.make()]
-        consumer = Consumer(
-            name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS
-        )
         for store in self.stores:
             self.run(store.open())
-            self.run(store.register([consumer]))
+            self.run(store.register([CONSUMERS[OUTBOX]]))
 
     def teardown(self) -> None:
         for store in self.stores:
             self.run(store.close())
-        self.loop.close()
         self.close()
+        self.loop.close()
 
     @rule(
         client=CLIENTS, key=KEYS, recipient=st.integers(1, 2), limit=st.sampled_from((1, 2, None))
     )
     def enqueue(self, client: int, key: int, recipient: int, limit: int | None) -> None:
+        send = self._send(key, recipient)
+
+        found = self.run(self.stores[client].enqueue(send, max_waiting=limit))
+
+        self._expect_enqueued(found, send, key, limit)
+
+    def _send(self, key: int, recipient: int) -> NewSend:
         number = len(self.items) + 1
-        send = NewSend(
+        return NewSend(
             phone_number_id="1",
             ordering_key=recipient,
             payload=b"%d" % number,
@@ -133,8 +136,9 @@ class OutboxMachine(RuleBasedStateMachine):
             keep_seconds=KEEP_SECONDS,
         )
 
-        found = self.run(self.stores[client].enqueue(send, max_waiting=limit))
-
+    def _expect_enqueued(
+        self, found: Reservation, send: NewSend, key: int, limit: int | None
+    ) -> None:
         if key in self.keys:
             self._expect_used(found, self.keys[key])
             return
@@ -143,9 +147,13 @@ class OutboxMachine(RuleBasedStateMachine):
             assert found == Reservation(outcome=ReservationOutcome.FULL)
             return
         assert found.outcome is ReservationOutcome.RESERVED
-        self.queue.arrive(number, recipient, (OUTBOX,), {OUTBOX: 0})
-        self.items[number] = ExpectedItem(found.outbox_id, key, self.queue.outstanding[-1])
-        self.keys[key] = Key(number)
+        assert found.outbox_id is not None
+        self._enqueued(found.outbox_id, send, key)
+
+    def _enqueued(self, outbox_id: int, send: NewSend, key: int) -> None:
+        self.queue.arrive(send.nonce, send.ordering_key, (CONSUMERS[OUTBOX],), {})
+        self.items[send.nonce] = ExpectedItem(outbox_id, key, self.queue.outstanding[-1])
+        self.keys[key] = Key(send.nonce)
 
     def _expect_used(self, found: Reservation, key: Key) -> None:
         assert found.outcome is OUTCOMES[key.state]
@@ -156,14 +164,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def send_and_wait(self, client: int, key: int, ending: str) -> None:
         store, name = self.stores[client], {"scope": "1/messages", "key_hash": b"%d" % key}
 
-        found = self.run(
-            store.reserve_request(
-                **name,
-                request_hash=b"body",
-                reserve_seconds=KEEP_SECONDS,
-                keep_seconds=KEEP_SECONDS,
-            )
-        )
+        found = self.run(self._reserve(client, key))
 
         if key in self.keys:
             self._expect_used(found, self.keys[key])
@@ -180,10 +181,19 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             self.keys[key] = Key(None)
 
+    def _reserve(self, client: int, key: int) -> Coroutine[Any, Any, Reservation]:
+        return self.stores[client].reserve_request(
+            scope="1/messages",
+            key_hash=b"%d" % key,
+            request_hash=b"body",
+            reserve_seconds=KEEP_SECONDS,
+            keep_seconds=KEEP_SECONDS,
+        )
+
     @rule(client=CLIENTS, limit=st.integers(1, 3), begins=st.booleans())
     def claim(self, client: int, limit: int, begins: bool) -> None:
         heads = self.queue.heads(OUTBOX)[:limit]
-        exhausted = [self.queue.lease(each) for each in heads]
+        exhausted = [self.queue.lease(each, CONSUMERS[OUTBOX]) for each in heads]
 
         found = self.run(self.stores[client].claim(OUTBOX, limit)).deliveries
 
@@ -231,19 +241,24 @@ class OutboxMachine(RuleBasedStateMachine):
             self._settle(client, place % len(self.held), ending)
 
     def _settle(self, client: int, place: int, ending: str) -> None:
-        delivery, item = self.held.pop(place)
-        is_held = self._is_held(delivery, item)
+        delivery, item = self.held[place]
+
+        self.run(self.stores[client].settle_sends([self._result(delivery, item, ending)]))
+
+        self._settled(place, ending)
+
+    def _result(self, delivery: Delivery, item: ExpectedItem, ending: str) -> SendResult:
         state, error = RESULTS[ending]
         settlement = Settlement(delivery, state, 0.0, error)
         message = record_of(item.place.number) if ending == "sent" else None
-        result = SendResult(settlement=settlement, response=b"{}", message=message)
+        return SendResult(settlement=settlement, response=b"{}", message=message)
 
-        self.run(self.stores[client].settle_sends([result]))
-
+    def _settled(self, place: int, ending: str) -> None:
+        delivery, item = self.held.pop(place)
         if ending == "sent":
             self._sent(item)
-        elif is_held:
-            self._end(item, state, error)
+        elif self._is_held(delivery, item):
+            self._end(item, *RESULTS[ending])
 
     def _end(self, item: ExpectedItem, state: DeliveryState, error: str | None) -> None:
         item.error = error

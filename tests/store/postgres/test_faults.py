@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
+from tests.store.postgres.network import LosesCommits, Loss, Network, through
 from tests.store.postgres.server import Server, as_role, execute
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
@@ -168,55 +169,11 @@ async def test_operations_fail_while_the_server_is_down_and_work_when_it_is_back
     server.remove()
 
 
-class Network:
-    """Passes bytes on to the server until it is cut, and then swallows them."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._listener: asyncio.Server | None = None
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> int:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_unix_connection(self._server.socket)
-        for pair in ((reader, ours), (theirs, writer)):
-            task = asyncio.create_task(self._pass_on(*pair))
-            self._tasks.add(task)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                await self._flows.wait()
-                writer.write(data)
-        writer.close()
-
-    def cut(self) -> None:
-        self._flows.clear()
-
-    def mend(self) -> None:
-        self._flows.set()
-
-    async def stop(self) -> None:
-        assert self._listener is not None
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @asynccontextmanager
 async def store_behind(network: Network, database: str) -> AsyncIterator[PostgresStore]:
     """A store on *database*, to which *network* connects."""
     port = await network.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    url = f"postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable"
-    store = PostgresStore(url, limits=IMPATIENT)
+    store = PostgresStore(through(port, database), limits=IMPATIENT)
     await store.open()
     yield store
     await store.close()
@@ -264,30 +221,6 @@ async def test_a_pooler_that_passes_no_settings_on_is_connected_through(
         assert await sql.fetchval(session) == 1
 
 
-class LosesCommits(Network):
-    """Ends a connection when the server reports a commit, which the client never learns."""
-
-    loses = False
-    is_down = False
-
-    @override
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.is_down:
-            writer.close()
-        else:
-            await super()._accept(reader, writer)
-
-    @override
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                if self.loses and b"COMMIT\0" in data:
-                    self.loses = False
-                    break
-                writer.write(data)
-        writer.close()
-
-
 @pytest.mark.parametrize("slots", [{"handlers": 1}, {}], ids=["on-arrival", "claimed"])
 async def test_a_lease_whose_commit_is_not_reported_is_released_without_an_attempt(
     server: Server, database: str, arrival: MakeArrival, slots: dict[str, int]
@@ -298,7 +231,7 @@ async def test_a_lease_whose_commit_is_not_reported_is_released_without_an_attem
         if not slots:
             await receive(store, [arrival()])
 
-        network.loses = True
+        network.loss = Loss.REPORT
         with pytest.raises(StoreUnavailable):
             await (receive(store, [arrival()], slots) if slots else store.claim("handlers", 1))
 
@@ -322,7 +255,7 @@ async def test_a_reservation_whose_commit_is_not_reported_is_undone(
         async def reserve() -> ReservationOutcome:
             return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
 
-        network.loses = True
+        network.loss = Loss.REPORT
         with pytest.raises(StoreUnavailable):
             await reserve()
 
@@ -339,7 +272,7 @@ async def test_a_commit_that_is_not_reported_is_undone_after_an_outage_of_any_le
     async with store_behind(network, database) as store:
         await store.register([Consumer(name="handlers", max_attempts=1, lease_seconds=3600)])
 
-        network.loses = network.is_down = True
+        network.loss, network.is_down = Loss.REPORT, True
         with pytest.raises(StoreUnavailable):
             await receive(store, [arrival()], {"handlers": 1})
         await asyncio.sleep(8)
@@ -393,8 +326,7 @@ async def test_a_network_that_falls_silent_during_a_transaction_fails_it_within_
 ) -> None:
     network = Network(server)
     port = await network.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
+    store = PostgresStore(through(port, database), limits=IMPATIENT)
     await store.open()
     await sql.execute(SLEEP)
 
