@@ -38,16 +38,24 @@ from wats.store.transfer import (
     WindowRow,
 )
 
+_TABLES: Final[Mapping[type[StoredRow], str]] = {
+    ConsumerRow: "wats_consumers",
+    IdentityRow: "wats_inbox",
+    MessageRow: "wats_messages",
+    StatusRow: "(SELECT 1 FROM wats_statuses UNION ALL SELECT 1 FROM wats_early_statuses)",
+    DeliveryRow: "wats_deliveries",
+    DeadLetterRow: "wats_dead_deliveries",
+    RequestRow: "wats_requests",
+    OutboxRow: "wats_outbox",
+    WindowRow: "wats_windows",
+}
+
+# Rows of the other types have the columns of their tables.
 _EXPORT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "SELECT name, seen_at, is_paused FROM wats_consumers ORDER BY name",
+    ConsumerRow: "SELECT name, seen_at, is_paused FROM wats_consumers",
     IdentityRow: """
         SELECT coalesce(phone_number_id, ''), occurred_at, key, kind, received_at
         FROM wats_inbox ORDER BY id
-    """,
-    MessageRow: """
-        SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type,
-            status, graph_message_id, created_at, updated_at
-        FROM wats_messages ORDER BY row_id
     """,
     StatusRow: """
         SELECT phone_number_id, wa_message_id, s.status, participant, error_code, occurred_at
@@ -65,16 +73,7 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
     DeadLetterRow: """
         SELECT NULL, id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at,
             died_at, payload
-        FROM wats_dead_deliveries ORDER BY id
-    """,
-    RequestRow: """
-        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response,
-            outbox_id
-        FROM wats_requests
-    """,
-    OutboxRow: """
-        SELECT phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
-        FROM wats_outbox ORDER BY id
+        FROM wats_dead_deliveries
     """,
     WindowRow: """
         SELECT max(number), digest, max(at) FROM (
@@ -89,7 +88,6 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
 # A head is exhausted if the lease of its last permitted attempt has expired. An ordering key that
 # several numbers share has a head for each of them in PostgreSQL; here, the first stays the head.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at, is_paused) VALUES (?, ?, ?)",
     IdentityRow: """
         INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
         VALUES (nullif(?, ''), ?, ?, ?, ?)
@@ -115,18 +113,6 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
         )
         VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
     """,
-    RequestRow: """
-        INSERT INTO wats_requests (
-            scope, key_hash, request_hash, state, reserved_until, expires_at, response, outbox_id
-        )
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    """,
-    OutboxRow: """
-        INSERT INTO wats_outbox (
-            phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
-        )
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    """,
     WindowRow: "INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?2, ?3)",
 }
 
@@ -149,19 +135,22 @@ UPDATE wats_queue SET last_id = max(
 """
 """The clock goes on from the last arrival: by a clock behind that of the source, none were due."""
 
-_COUNTS: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "SELECT count(*) FROM wats_consumers",
-    IdentityRow: "SELECT count(*) FROM wats_inbox",
-    MessageRow: "SELECT count(*) FROM wats_messages",
-    StatusRow: """
-        SELECT (SELECT count(*) FROM wats_statuses) + (SELECT count(*) FROM wats_early_statuses)
-    """,
-    DeliveryRow: "SELECT count(*) FROM wats_deliveries",
-    DeadLetterRow: "SELECT count(*) FROM wats_dead_deliveries",
-    RequestRow: "SELECT count(*) FROM wats_requests",
-    OutboxRow: "SELECT count(*) FROM wats_outbox",
-    WindowRow: "SELECT count(*) FROM wats_windows",
-}
+
+def _export(row_type: type[StoredRow]) -> str:
+    names = ", ".join(row_type.__struct_fields__)
+    return _EXPORT.get(row_type) or f"SELECT {names} FROM {_TABLES[row_type]} ORDER BY rowid"
+
+
+def _insertion(row_type: type[StoredRow]) -> str:
+    names = row_type.__struct_fields__
+    values = ", ".join("?" * len(names))
+    table = f"{_TABLES[row_type]} ({', '.join(names)})"
+    return _INSERT.get(row_type) or f"INSERT INTO {table} VALUES ({values})"
+
+
+def _count(writer: Writer, row_type: type[StoredRow]) -> int:
+    count: int = writer.execute(f"SELECT count(*) FROM {_TABLES[row_type]}").get
+    return count
 
 
 def _ignore() -> None:
@@ -220,7 +209,7 @@ async def export(path: str) -> Batches:
     with _exclusive(path) as connection:
         connection.create_scalar_function("wats_digest", _digest, 2)
         for row_type in TABLES:
-            rows: Any = connection.execute(_EXPORT[row_type])
+            rows: Any = connection.execute(_export(row_type))
             while batch := list(islice(rows, BATCH_ROWS)):
                 yield [_row_of(row_type, values) for values in batch]
 
@@ -249,7 +238,7 @@ async def load(path: str, batches: Batches) -> Loaded:
     _prepare(path)
     with _exclusive(path) as writer:
         content = [row_type for row_type in TABLES if row_type is not ConsumerRow]
-        if any(writer.execute(_COUNTS[row_type]).get for row_type in content):
+        if any(_count(writer, row_type) for row_type in content):
             raise CopyRefused(NOT_EMPTY)
         writer.execute("DELETE FROM wats_consumers")
         read = dict.fromkeys(TABLES, 0)
@@ -257,7 +246,7 @@ async def load(path: str, batches: Batches) -> Loaded:
             read[type(batch[0])] += len(batch)
             _insert(writer, batch)
         writer.execute(_FINISH)
-        stored = {row_type: writer.execute(_COUNTS[row_type]).get for row_type in TABLES}
+        stored = {row_type: _count(writer, row_type) for row_type in TABLES}
         loaded = Loaded(read, stored)
         loaded.check()
         writer.commit()
@@ -273,6 +262,6 @@ def _insert(writer: Writer, batch: Sequence[StoredRow]) -> None:
         statuses.record(writer, [status_of(row) for row in rows])
     else:
         try:
-            writer.executemany(_INSERT[row_type], rows)
+            writer.executemany(_insertion(row_type), rows)
         except apsw.ConstraintError as error:
             raise CopyRefused(CONFLICT) from error
