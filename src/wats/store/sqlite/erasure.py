@@ -13,7 +13,8 @@ Each function runs in the open transaction of its caller.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from itertools import zip_longest
+from typing import Final
 
 import msgspec
 from apsw import Connection
@@ -35,12 +36,9 @@ LOG: Final = "log"
 
 PHASES: Final = (DELIVERIES, DEAD, INDEXED, MESSAGES, STATUSES, EARLY, RESPONSES, LOG)
 
-SEARCH_ROWS: Final = 50_000
-"""The maximum number of rows without content that one step searches, in about 20 ms."""
-
-CONTENT_ROWS: Final = 2000
-CONTENT_BYTES: Final = 8 * 1_048_576
-"""The maximum number and size of payloads and responses that one step searches."""
+SEARCH_ROWS: Final = 20_000
+SEARCH_BYTES: Final = 2 * 1_048_576
+"""The maximum number and size of rows that one step searches, in about 20 ms."""
 
 DELETE_ROWS: Final = 500
 """The maximum number of rows that one step deletes."""
@@ -56,45 +54,39 @@ CHECKPOINT_TRIES: Final = 20
 
 _POSITION: Final = re.compile(rf"({'|'.join(PHASES)})\.(0|[1-9][0-9]{{0,17}})")
 
-_CONTENT: Final[Mapping[str, str]] = {
-    DELIVERIES: "SELECT id, payload FROM wats_deliveries WHERE id > ? ORDER BY id LIMIT ?",
-    DEAD: "SELECT id, payload FROM wats_dead_deliveries WHERE id > ? ORDER BY id LIMIT ?",
-    RESPONSES: "SELECT rowid, response FROM wats_requests WHERE rowid > ? ORDER BY rowid LIMIT ?",
-}
+_MAY_NAME: Final = """
+    instr(wa_message_id, :core_0) OR instr(wa_message_id, :core_1) OR instr(wa_message_id, :core_2)
+"""
 
-_LAST: Final[Mapping[str, str]] = {
-    MESSAGES: """
-        SELECT row_id FROM wats_messages INDEXED BY wats_messages_unhashed
-        WHERE row_id > ? AND (window_hash IS NULL OR from_phone >= ':')
-        ORDER BY row_id LIMIT 1 OFFSET ?
+# The id of a row, its content if that may name the person, and whether a column is the person.
+_SEARCH: Final[Mapping[str, str]] = {
+    DELIVERIES: """
+        SELECT id, payload, false FROM wats_deliveries WHERE id > :after ORDER BY id LIMIT :rows
     """,
-    EARLY: "SELECT id FROM wats_early_statuses WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
-}
-
-# instr(…, NULL) is NULL, which is not true.
-_ROWS: Final[Mapping[str, str]] = {
-    MESSAGES: """
-        SELECT row_id, wa_message_id,
-            window_hash IS NULL AND (from_phone IN (?3, ?4) OR to_phone IN (?3, ?4))
+    DEAD: """
+        SELECT id, payload, false FROM wats_dead_deliveries WHERE id > :after
+        ORDER BY id LIMIT :rows
+    """,
+    MESSAGES: f"""
+        SELECT row_id, iif({_MAY_NAME}, CAST(wa_message_id AS BLOB), NULL),
+            window_hash IS NULL AND (from_phone IN (:plain, :plus) OR to_phone IN (:plain, :plus))
         FROM wats_messages INDEXED BY wats_messages_unhashed
-        WHERE row_id > ?1 AND row_id <= ?2 AND (window_hash IS NULL OR from_phone >= ':') AND (
-            window_hash IS NULL AND (from_phone IN (?3, ?4) OR to_phone IN (?3, ?4))
-            OR instr(wa_message_id, ?5) OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
-        )
-        ORDER BY row_id LIMIT ?8
+        WHERE row_id > :after AND (window_hash IS NULL OR from_phone >= ':')
+        ORDER BY row_id LIMIT :rows
     """,
     STATUSES: """
-        SELECT id, '', true FROM wats_statuses INDEXED BY wats_statuses_participant
-        WHERE participant IN (?3, ?4) AND participant <> '' AND id > ?1 AND id <= ?2
-        ORDER BY id LIMIT ?8
+        SELECT id, NULL, true FROM wats_statuses INDEXED BY wats_statuses_participant
+        WHERE participant IN (:plain, :plus) AND participant <> '' AND id > :after
+        ORDER BY id LIMIT :rows
     """,
-    EARLY: """
-        SELECT id, wa_message_id, participant IN (?3, ?4) FROM wats_early_statuses
-        WHERE id > ?1 AND id <= ?2 AND (
-            participant IN (?3, ?4) OR instr(wa_message_id, ?5)
-            OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
-        )
-        ORDER BY id LIMIT ?8
+    EARLY: f"""
+        SELECT id, iif({_MAY_NAME}, CAST(wa_message_id AS BLOB), NULL),
+            participant IN (:plain, :plus)
+        FROM wats_early_statuses WHERE id > :after ORDER BY id LIMIT :rows
+    """,
+    RESPONSES: """
+        SELECT rowid, response, false FROM wats_requests WHERE rowid > :after
+        ORDER BY rowid LIMIT :rows
     """,
 }
 
@@ -130,8 +122,6 @@ _DELETE: Final[Mapping[str, str]] = {
 _DELETE_STATUSES = "DELETE FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
 
 _DELETE_WINDOW = "DELETE FROM wats_windows WHERE digest = ?"
-
-_END: Final = 2**62
 
 _COUNT_OF: Final[Mapping[str, str]] = {
     DELIVERIES: "deliveries",
@@ -186,24 +176,26 @@ def find(
     """Search the rows of *phase* after *after*."""
     if phase == LOG:
         return _find_traces(connection, after, person)
-    if phase in _CONTENT:
-        return _find_content(connection, phase, after, person)
     if phase == INDEXED:
         return _find_indexed(connection, after, person, numbers)
     return _find_rows(connection, phase, after, person)
 
 
-def _find_content(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
+def _find_rows(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
     found, size, last = [], 0, None
-    rows = connection.execute(_CONTENT[phase], (after, CONTENT_ROWS))
-    for count, (id_, content) in enumerate(rows, 1):
+    cores = dict(zip_longest(("core_0", "core_1", "core_2"), person.cores))
+    plain, plus = person.spellings[0], person.spellings[-1]
+    values = {"after": after, "rows": SEARCH_ROWS, "plain": plain, "plus": plus, **cores}
+    for count, (id_, content, is_named) in enumerate(connection.execute(_SEARCH[phase], values), 1):
         size += len(content or b"")
-        if content is not None and person.is_in(content):
+        if is_named or (content and person.is_in(content)):
             found.append(id_)
-        if count == CONTENT_ROWS or size > CONTENT_BYTES or len(found) == DELETE_ROWS:
+        if count == SEARCH_ROWS or size > SEARCH_BYTES or len(found) == DELETE_ROWS:
             last = id_
             break
     counts = {_COUNT_OF[phase]: len(found)}
+    if phase == MESSAGES:
+        counts["statuses"] = _count_statuses(connection, found)
     return FoundRows(rows=found, erased=Erased(**counts, position=_next(phase, last)))
 
 
@@ -239,22 +231,6 @@ def _count_statuses(connection: Connection, messages_of: Sequence[int]) -> int:
     return sum(
         connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in messages_of
     )
-
-
-def _find_rows(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
-    last: int | None = None
-    if phase in _LAST:
-        last = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
-    end = _END if last is None else last
-    cores = (*person.cores, None, None, None)[:3]
-    values = (after, end, person.spellings[0], person.spellings[-1], *cores, DELETE_ROWS)
-    rows: list[Any] = connection.execute(_ROWS[phase], values).fetchall()
-    found = [row[0] for row in rows if row[2] or person.is_in(row[1].encode())]
-    position = _next(phase, rows[-1][0] if len(rows) == DELETE_ROWS else last)
-    counts = {_COUNT_OF[phase]: len(found)}
-    if phase == MESSAGES:
-        counts["statuses"] = _count_statuses(connection, found)
-    return FoundRows(rows=found, erased=Erased(**counts, position=position))
 
 
 def _windows(connection: Connection, names: Sequence[tuple[str, str]]) -> Sequence[int]:
