@@ -8,10 +8,10 @@ before the log, or one from within.
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import apsw
@@ -36,13 +36,6 @@ class Page1(NamedTuple):
     number: int
 
 
-class _Frame(NamedTuple):
-    offset: int
-    page: int
-    salts: tuple[int, int]
-    checksum: tuple[int, int]
-
-
 def number_after(number: int) -> int:
     """Return the next `user_version`; SQLite keeps 31 bits and a sign."""
     return (number + 1) & 0x7FFFFFFF
@@ -55,7 +48,7 @@ def is_foreign(path: str, log: str) -> bool:
     """
     try:
         with Path(log).open("rb") as file:
-            copies = _copies_of_page_1(file)
+            copies = _copies_of_page_1(file.fileno())
     except FileNotFoundError:
         return False
     if copies is None:
@@ -122,54 +115,47 @@ def _page_1(head: bytes) -> Page1:
     return Page1(65_536 if page_bytes == 1 else page_bytes, head[18], cookie, number)
 
 
-def _copies_of_page_1(file: BinaryIO) -> Sequence[Page1] | None:
-    """Return the first and the last copy of page 1 in the log; `None` for a log without frames."""
-    head = file.read(_LOG_HEADER.size)
+def _copies_of_page_1(log: int) -> Sequence[Page1] | None:
+    """Return the first and the last copy of page 1 in the open log; `None` for one without frames.
+
+    Frames of an earlier generation of the log have other salts.
+    """
+    head = os.pread(log, _LOG_HEADER.size, 0)
     if len(head) < _LOG_HEADER.size:
         return None
-    magic, _, page_bytes, _, *rest = _LOG_HEADER.unpack(head)
-    order = _MAGIC.get(magic)
-    start = _Frame(-1, 0, (rest[0], rest[1]), (rest[2], rest[3]))
-    if order is None or _checksum((0, 0), head[:24], order) != start.checksum:
+    magic, _, page_bytes, _, *salts, first, second = _LOG_HEADER.unpack(head)
+    order, checksum = _MAGIC.get(magic), (first, second)
+    if order is None or _checksum((0, 0), head[:24], order) != checksum:
         return None
-    before, pairs = start, []
-    for frame in _frames(file, start, page_bytes):
-        if frame.page == 1:
-            pairs.append((before, frame))
-        before = frame
-    if before is start:
+    frames: list[tuple[int, tuple[int, int]]] = []
+    offset = _LOG_HEADER.size
+    while len(head := os.pread(log, _FRAME_HEADER.size, offset)) == _FRAME_HEADER.size:
+        page, _, *frame_salts, first, second = _FRAME_HEADER.unpack(head)
+        if frame_salts != salts:
+            break
+        if page == 1:
+            frames.append((offset, checksum))
+        checksum = first, second
+        offset += _FRAME_HEADER.size + page_bytes
+    if offset == _LOG_HEADER.size:
         return None
-    ends = [_first_valid(file, found, page_bytes, order) for found in (pairs, pairs[::-1])]
+    ends = [_first_valid(log, found, page_bytes, order) for found in (frames, frames[::-1])]
     return [copy for copy in ends if copy is not None]
 
 
-def _frames(file: BinaryIO, start: _Frame, page_bytes: int) -> Iterator[_Frame]:
-    """Yield the frames of the present generation; those of an earlier one have other salts."""
-    offset = _LOG_HEADER.size
-    while True:
-        file.seek(offset)
-        head = file.read(_FRAME_HEADER.size)
-        if len(head) < _FRAME_HEADER.size:
-            return
-        page, _, *rest = _FRAME_HEADER.unpack(head)
-        frame = _Frame(offset, page, (rest[0], rest[1]), (rest[2], rest[3]))
-        if frame.salts != start.salts:
-            return
-        yield frame
-        offset += _FRAME_HEADER.size + page_bytes
-
-
 def _first_valid(
-    file: BinaryIO, pairs: Sequence[tuple[_Frame, _Frame]], page_bytes: int, order: str
+    log: int, frames: Sequence[tuple[int, tuple[int, int]]], page_bytes: int, order: str
 ) -> Page1 | None:
-    """Return the first copy with a valid checksum; the last frame may be torn."""
-    for before, frame in pairs:
-        file.seek(frame.offset)
-        content = file.read(_FRAME_HEADER.size + page_bytes)
-        page = content[_FRAME_HEADER.size :]
+    """Return the first copy with a valid checksum; the last frame may be torn.
+
+    *frames* are the offset of each, and the checksum of the frame before it.
+    """
+    for offset, before in frames:
+        frame = os.pread(log, _FRAME_HEADER.size + page_bytes, offset)
+        page = frame[_FRAME_HEADER.size :]
         if len(page) == page_bytes:
-            seed = _checksum(before.checksum, content[:8], order)
-            if _checksum(seed, page, order) == frame.checksum:
+            checksum = _checksum(_checksum(before, frame[:8], order), page, order)
+            if checksum == struct.unpack_from(">2I", frame, 16):
                 return _page_1(page[:100])
     return None
 
