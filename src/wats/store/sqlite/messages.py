@@ -50,10 +50,13 @@ ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > last_inbound_at
 """
 
-_PAGE = """
-SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
-    graph_message_id, created_at, updated_at
-FROM wats_messages
+_COLUMNS = """m.row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type,
+    status, graph_message_id, created_at, updated_at"""
+"""The columns of `message_of`."""
+
+_PAGE = f"""
+SELECT {_COLUMNS}
+FROM wats_messages AS m
 WHERE row_id < ?
 ORDER BY row_id DESC
 LIMIT ?
@@ -61,10 +64,9 @@ LIMIT ?
 
 _LAST_ROW_ID = "SELECT coalesce(max(row_id), 0) FROM wats_messages"
 
-_PENDING_MESSAGE = """
-SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
-    graph_message_id, created_at, updated_at
-FROM wats_messages
+_PENDING_MESSAGE = f"""
+SELECT {_COLUMNS}
+FROM wats_messages AS m
 WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1)
     AND wa_message_hash = ?1 AND wa_message_id = ?2
     AND (?3 IS NULL OR phone_number_id = ?3)
@@ -72,9 +74,8 @@ ORDER BY row_id DESC
 LIMIT 1
 """
 
-_INDEXED_MESSAGE = """
-SELECT m.row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
-    graph_message_id, created_at, updated_at
+_INDEXED_MESSAGE = f"""
+SELECT {_COLUMNS}
 FROM wats_message_buckets
 CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?1
 CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
