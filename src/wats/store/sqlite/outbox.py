@@ -44,39 +44,29 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 _USE_KEY = "UPDATE wats_requests SET outbox_id = ? WHERE scope = ? AND key_hash = ?"
 
-# Of its own key only: after a failure, another request can use the key.
-_COMPLETE = """
-UPDATE wats_requests
-SET state = 'completed', response = :response, expires_at = :now + item.keep_ms
-FROM wats_outbox AS item
-WHERE outbox_id = item.id AND wats_requests.scope = item.scope
-    AND wats_requests.key_hash = item.key_hash AND item.id = :id
+_OWN_KEY = """outbox_id = :id
+    AND (scope, key_hash) = (SELECT scope, key_hash FROM wats_outbox WHERE id = :id)"""
+"""Its own key only: after a failure, another request can use the key."""
+
+_KEEP_UNTIL = ":now + (SELECT keep_ms FROM wats_outbox WHERE id = :id)"
+
+_COMPLETE = f"""
+UPDATE wats_requests SET state = 'completed', response = :response, expires_at = {_KEEP_UNTIL}
+WHERE {_OWN_KEY}
 """
 
 _END = "UPDATE wats_outbox SET expires_at = :now + keep_ms WHERE id = :id"
 
-_DOUBT = """
-UPDATE wats_requests SET state = 'unknown'
-FROM wats_outbox AS item
-WHERE outbox_id = item.id AND wats_requests.scope = item.scope
-    AND wats_requests.key_hash = item.key_hash AND item.id = :id
-"""
+_DOUBT = f"UPDATE wats_requests SET state = 'unknown' WHERE {_OWN_KEY}"
 
-_FREE = """
-DELETE FROM wats_requests
-WHERE outbox_id = :id AND state <> 'completed' AND (scope, key_hash) = (
-    SELECT scope, key_hash FROM wats_outbox WHERE id = :id
-)
-"""
+_FREE = f"DELETE FROM wats_requests WHERE state <> 'completed' AND {_OWN_KEY}"
 
 # Without the id of its item, so that a later proof or settlement finds no key.
-_EMPTY = """
+_EMPTY = f"""
 UPDATE wats_requests
-SET state = 'completed', response = CAST('{}' AS BLOB), outbox_id = NULL,
-    expires_at = :now + item.keep_ms
-FROM wats_outbox AS item
-WHERE outbox_id = item.id AND wats_requests.scope = item.scope
-    AND wats_requests.key_hash = item.key_hash AND item.id = :id AND state = 'reserved'
+SET state = 'completed', response = CAST('{{}}' AS BLOB), outbox_id = NULL,
+    expires_at = {_KEEP_UNTIL}
+WHERE state = 'reserved' AND {_OWN_KEY}
 """
 
 _IS_OPEN = """
