@@ -46,7 +46,7 @@ ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 
 TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
-_INSERT_HEAD = """
+_INSERT = """
 INSERT INTO wats_deliveries (
     id, update_id, siblings, consumer, ordering_key, arrived_at, payload,
     due_at, lease, attempts, is_final
@@ -56,13 +56,6 @@ ON CONFLICT (ordering_key, consumer) WHERE due_at IS NOT NULL DO NOTHING
 """
 
 _INSERTED = "SELECT id FROM wats_deliveries WHERE id BETWEEN ? AND ?"
-
-_INSERT_WAITING = """
-INSERT INTO wats_deliveries (
-    id, update_id, siblings, consumer, ordering_key, arrived_at, payload
-)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
 
 _ADD_FOLLOWER = """
 UPDATE wats_deliveries SET followers = followers + 1
@@ -154,9 +147,9 @@ WHERE id = ? AND lease = ?
 """
 
 _FINISHED = """
-SELECT value FROM carray(?1)
-WHERE NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
-    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
+SELECT ?1
+WHERE NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?1 + ?2 - 1)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?1 + ?2 - 1)
 """
 
 _Row: TypeAlias = tuple[Any, ...]
@@ -245,13 +238,14 @@ def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> It
 
 def _insert_heads(writer: Writer, rows: Sequence[_Row]) -> Sequence[_Row]:
     """Insert *rows* as heads, or as followers of an existing head; return the inserted rows."""
-    if change(writer, _INSERT_HEAD, rows) == len(rows):
+    if change(writer, _INSERT, rows) == len(rows):
         return rows
     inserted = {id_ for (id_,) in writer.execute(_INSERTED, (rows[0][0], rows[-1][0]))}
-    waiting = [row for row in rows if row[0] not in inserted]
-    writer.executemany(_INSERT_WAITING, [row[:7] for row in waiting])
-    writer.executemany(_ADD_FOLLOWER, [(row[4], row[3]) for row in waiting])
-    return [row if row[0] in inserted else (*row[:7], None, None, 0, False) for row in rows]
+    rows = [row if row[0] in inserted else (*row[:7], None, None, 0, False) for row in rows]
+    followers = [row for row in rows if row[0] not in inserted]
+    writer.executemany(_INSERT, followers)
+    writer.executemany(_ADD_FOLLOWER, [(row[4], row[3]) for row in followers])
+    return rows
 
 
 def _leased_on_arrival(row: _Row) -> Delivery:
@@ -472,11 +466,6 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
     """
     finished = [update_id for update_id, siblings in ended if siblings == 1]
     if len(finished) < len(ended):
-        several: dict[int, dict[int, None]] = {}
-        for update_id, siblings in ended:
-            if siblings > 1:
-                several.setdefault(siblings, {})[update_id] = None
-        for siblings, updates in several.items():
-            rows = writer.execute(_FINISHED, (numbers(updates), siblings))
-            finished += [update_id for (update_id,) in rows]
+        several = {each for each in ended if each[1] > 1}
+        finished += [update_id for (update_id,) in writer.executemany(_FINISHED, several)]
     return finished
