@@ -147,9 +147,9 @@ WHERE id = ? AND lease = ?
 """
 
 _FINISHED = """
-SELECT ?1
-WHERE NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?1 + ?2 - 1)
-    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?1 + ?2 - 1)
+SELECT value FROM carray(?1)
+WHERE NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
 """
 
 _Row: TypeAlias = tuple[Any, ...]
@@ -466,6 +466,11 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
     """
     finished = [update_id for update_id, siblings in ended if siblings == 1]
     if len(finished) < len(ended):
-        several = {each for each in ended if each[1] > 1}
-        finished += [update_id for (update_id,) in writer.executemany(_FINISHED, several)]
+        several: dict[int, dict[int, None]] = {}
+        for update_id, siblings in ended:
+            if siblings > 1:
+                several.setdefault(siblings, {})[update_id] = None
+        for siblings, updates in several.items():
+            rows = writer.execute(_FINISHED, (numbers(updates), siblings))
+            finished += [update_id for (update_id,) in rows]
     return finished
