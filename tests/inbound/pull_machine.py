@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.store.model import CLIENTS, LEASE_SECONDS, MAX_ATTEMPTS, NOON, Clients, Expected, Model
+from tests.store.model import CLIENTS, CONSUMERS, LEASE_SECONDS, NOON, Clients, Expected, Model
 from wats.inbound import updates
 from wats.inbound.pullers import Acknowledgement, Puller, Pullers, Retry
 from wats.inbound.receipts import ReceiptBook
@@ -22,6 +22,7 @@ from wats.store.records import Arrival, DeliveryState, Depth
 from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 
 NAME = "a"
+CONSUMER = CONSUMERS[NAME]
 BOOK = ReceiptBook([Secret("a-secret-for-tests")])
 RETRIES: tuple[Retry, ...] = (False, False, True, 10.0)
 
@@ -79,7 +80,7 @@ class PullMachine(RuleBasedStateMachine):
             store,
             place=0,
             lease_seconds=LEASE_SECONDS,
-            max_attempts=MAX_ATTEMPTS[NAME],
+            max_attempts=CONSUMER.max_attempts,
             telemetry=Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE),
             log=lambda _: None,
             jitter=lambda: 0.0,
@@ -92,8 +93,8 @@ class PullMachine(RuleBasedStateMachine):
         for puller, store in zip(self.pullers, self.stores, strict=True):
             self.run(puller.stop())
             self.run(store.close())
-        self.loop.close()
         self.close()
+        self.loop.close()
 
     @rule(client=CLIENTS, keys=st.lists(st.integers(1, 3), min_size=1, max_size=4))
     def receive(self, client: int, keys: list[int]) -> None:
@@ -103,7 +104,7 @@ class PullMachine(RuleBasedStateMachine):
 
     def _arrival(self, key: int) -> Arrival:
         self.numbers += 1
-        self.model.arrive(self.numbers, key, (NAME,), {NAME: 0})
+        self.model.arrive(self.numbers, key, [CONSUMER], {})
         update = Update(
             key=f"{self.numbers:032x}",
             kind=kind_of(self.numbers),
@@ -148,7 +149,7 @@ class PullMachine(RuleBasedStateMachine):
                 break
             for each in wanted[: limit - len(found)]:
                 self.valid.pop(each.number, None)
-                if self.model.lease(each):
+                if self.model.lease(each, CONSUMER):
                     self.model.end(each, DeliveryState.DEAD, 0)
                 else:
                     found.append(each)
@@ -201,7 +202,7 @@ class PullMachine(RuleBasedStateMachine):
         if retry is not True:
             self.model.end(each, DeliveryState.PENDING, int(retry))
             return "retry"
-        if each.attempts >= MAX_ATTEMPTS[NAME]:
+        if each.attempts >= CONSUMER.max_attempts:
             self.model.end(each, DeliveryState.DEAD, 0)
             return "dead"
         self.model.end(each, DeliveryState.RETRY, 3 ** (each.attempts - 1))
