@@ -328,3 +328,49 @@ def test_a_terminal_interrupts_without_a_drain(wats) -> None:
         ended = service.end(signal.SIGINT)
 
     assert ended.code == 0
+
+
+SWALLOWS = """
+import os
+import pathlib
+import sys
+import time
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["SLOW_IMPORT"]:
+            pathlib.Path("importing").touch()
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("module", ["wats.cli.serve", "handlers"])
+def test_an_interrupt_during_an_import_that_swallows_exceptions_ends_the_start(
+    wats, module: str, workers: str
+) -> None:
+    (wats.folder / "sitecustomize.py").write_text(SWALLOWS)
+    (wats.folder / "handlers.py").write_text("async def handle(update): pass\n")
+    wats.write(handlers=["handlers:handle"], service=config_of()["profiles"]["local"]["service"])
+    environ = {**wats.environ, "PYTHONPATH": str(wats.folder), "SLOW_IMPORT": module}
+    command = wats.command(["serve", "--config", wats.config, "--port", "0", "--workers", workers])
+    with subprocess.Popen(command, cwd=wats.folder, env=environ, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + LONGEST_SECONDS
+        while not (wats.folder / "importing").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LONGEST_SECONDS / 2)
+
+    # The supervisor of several workers has started, so it ends in an orderly way.
+    is_supervised = (module, workers) == ("handlers", "2")
+    assert process.returncode == (0 if is_supervised else -signal.SIGINT)
+    assert err == b""

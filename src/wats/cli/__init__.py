@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from wats.cli.arguments import StrictGroup
+from wats.cli.interrupts import ended_by_interrupts
 from wats.extras import install_command
 from wats.version import __version__
 
@@ -76,7 +77,8 @@ class Commands(StrictGroup):
             return None
         name = cmd_name.replace("-", "_")
         try:
-            module = import_module(f"wats.cli.{name}")
+            with ended_by_interrupts():
+                module = import_module(f"wats.cli.{name}")
         except ModuleNotFoundError as error:
             if (install := install_command(error)) is None:
                 raise

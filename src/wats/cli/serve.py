@@ -24,6 +24,7 @@ import click
 from click.core import ParameterSource
 
 from wats.cli.arguments import StrictCommand
+from wats.cli.interrupts import ended_by_interrupts
 from wats.cli.options import (
     Failure,
     config_options,
@@ -136,6 +137,7 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
 @click.option("--live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
 @click.option("--yes-live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
 @click.pass_context
+@ended_by_interrupts()  # until the server reacts to signals
 def serve(
     context: click.Context,
     config_path: Path | None,
