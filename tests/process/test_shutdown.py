@@ -12,14 +12,12 @@ import pytest
 
 from tests.cli.test_serve import fetch
 from tests.commands import LONGEST_SECONDS
+from tests.namespaces import CONTAINER, needs_container
 from tests.settings import config_of
 from wats.testing import sign
 
 pytestmark = pytest.mark.long
 
-CONTAINER = ["unshare", "--pid", "--fork", "--kill-child"]
-if os.geteuid() != 0:
-    CONTAINER.insert(1, "--map-root-user")
 CANARY = "no stock for 15550001234"
 ENTRY = {"id": "1", "time": 1_790_000_000, "changes": []}
 
@@ -173,7 +171,7 @@ def test_a_handler_that_does_not_end_does_not_keep_the_service_from_ending(
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("is_in_container", [False, True])
+@pytest.mark.parametrize("is_in_container", [False, pytest.param(True, marks=needs_container)])
 def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_ending(
     wats, with_handler, is_in_container: bool
 ) -> None:

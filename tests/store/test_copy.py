@@ -1,7 +1,6 @@
 """Copies of whole stores, from each kind to each kind."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.namespaces import MOUNTING, needs_mounting
 from tests.store.results import dead_letters
 from wats.clock import utc_now
 from wats.errors import CopyRefused, StoreUnavailable
@@ -322,9 +322,8 @@ except StoreUnavailable as error:
     print(error.issue.path, error.issue.code)
 """
 
-NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
 
-
+@needs_mounting
 async def test_a_copy_to_a_full_disk_names_the_target(
     url_of: Callable[[str, str], str], tmp_path: Path, arrival: Callable[..., Arrival]
 ) -> None:
@@ -338,7 +337,7 @@ async def test_a_copy_to_a_full_disk_names_the_target(
 
     done = await asyncio.to_thread(
         subprocess.run,
-        [*NAMESPACE, "sh", "-c", mount, "sh", *run],
+        [*MOUNTING, "sh", "-c", mount, "sh", *run],
         capture_output=True,
         text=True,
         check=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tests.namespaces import MOUNTING, needs_mounting
 from tests.store.children import child
 from wats.errors import BackupRefused, StoreUnavailable
 from wats.faults import Fault
@@ -132,9 +133,6 @@ except BackupRefused as error:
     print(error.issue.path, error.issue.code)
 """
 
-NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
-
-
 RESTORE = """
 import sys
 from pathlib import Path
@@ -154,7 +152,7 @@ def with_small_disk(folder: Path, size: str, program: str, *arguments: object) -
     mount = f'mount -t tmpfs -o size={size} none {folder} && "$@" && ls -A {folder}'
     run = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", mount, "sh", *run], capture_output=True, text=True, check=True
+        [*MOUNTING, "sh", "-c", mount, "sh", *run], capture_output=True, text=True, check=True
     )
     return done.stdout.splitlines()
 
@@ -167,6 +165,7 @@ async def fill(path: Path, arrival: MakeArrival) -> None:
     await store.close()
 
 
+@needs_mounting
 def test_a_backup_to_a_full_disk_names_the_new_file(
     path: Path, tmp_path: Path, arrival: MakeArrival
 ) -> None:
@@ -178,6 +177,7 @@ def test_a_backup_to_a_full_disk_names_the_new_file(
     assert output == [f"FILE {Fault.DISK_FULL}"]
 
 
+@needs_mounting
 def test_a_restore_on_a_full_disk_names_the_database(
     path: Path, tmp_path: Path, arrival: MakeArrival
 ) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.store.sqlite.test_open_faults import NAMESPACE, OPEN, refusal_of
+from tests.namespaces import MOUNTING, needs_mounting
+from tests.store.sqlite.test_open_faults import OPEN, refusal_of
 from wats.errors import DatabaseMoved
 from wats.faults import Fault
 from wats.store import receive
@@ -211,13 +212,14 @@ async def test_a_database_behind_a_symbolic_link_is_used_and_its_log_emptied(
     await store.close()
 
 
+@needs_mounting
 def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "outside.db").touch()
     (tmp_path / "wats.db").touch()
     script = f'mount --bind {tmp_path}/outside.db {tmp_path}/wats.db && exec "$@"'
 
     done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", script, "sh", sys.executable, "-c", OPEN, tmp_path / "wats.db"],
+        [*MOUNTING, "sh", "-c", script, "sh", sys.executable, "-c", OPEN, tmp_path / "wats.db"],
         capture_output=True,
         text=True,
         check=True,

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import apsw
 import pytest
 
+from tests.namespaces import MOUNTING, needs_mounting
 from wats.errors import MigrationFailed, SchemaMismatch, StoreError, StoreUnavailable
 from wats.faults import Fault
 from wats.store.sqlite import SQLiteStore
@@ -32,7 +33,6 @@ except StoreError as error:
 """
 
 NOBODY = "65534"
-NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
 
 
 async def refusal_of(path: str | Path) -> StoreError:
@@ -117,6 +117,7 @@ async def test_a_database_of_another_version_is_refused_with_its_path(tmp_path: 
     assert str(error) == SchemaMismatch.text + shown(path, Fault.WRONG_SCHEMA)
 
 
+@needs_mounting
 @pytest.mark.parametrize(
     ("options", "fault"),
     [("ro", Fault.READ_ONLY_FILE_SYSTEM), ("size=16k", Fault.DISK_FULL)],
@@ -126,7 +127,7 @@ def test_a_file_system_that_cannot_be_written_is_the_cause(
 ) -> None:
     mount = f'mount -t tmpfs -o {options} none {tmp_path} && exec "$@"'
 
-    found = fault_in_child(tmp_path / "wats.db", [*NAMESPACE, "sh", "-c", mount, "sh"])
+    found = fault_in_child(tmp_path / "wats.db", [*MOUNTING, "sh", "-c", mount, "sh"])
 
     assert found == fault
 
