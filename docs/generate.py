@@ -81,7 +81,8 @@ HTTP_MEANINGS = {
     "idempotency_in_flight": "A request with this key is in flight. Retry it after the time in "
     "`Retry-After` to get its response.",
     "idempotency_outcome_unknown": "It is unknown whether the message of this key was sent. wats "
-    "never sends it again under this key; to send it anyway, use a new key.",
+    "never sends it again under this key; to send it anyway, use a new key. For a request with "
+    "`Prefer: respond-async` and no key: it is unknown whether the outbox has the message.",
     "internal_error": "A bug in wats. The class of the error is in the log and the diagnostics.",
     "invalid_entry_array": "Webhook: `entry` is missing or not an array.",
     "invalid_envelope": "Webhook: the JSON is not an object.",
@@ -125,8 +126,8 @@ HTTP_MEANINGS = {
     "persistence_not_configured": "The route needs a store, and none is configured. A send with an "
     "`Idempotency-Key` gets 501: nothing was sent, and a retry cannot succeed.",
     "persistence_unavailable": "The store could not be read or written in time. Nothing was sent, "
-    "and an update that is stored later is a duplicate for Meta. Retry after `Retry-After`; Meta "
-    "retries webhooks automatically.",
+    "and an update that is stored later is a duplicate for Meta; the outbox may have a message "
+    "with a key, and sends it once. Retry after `Retry-After`; Meta retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
     "insufficient_scope": "The token lacks the scope of the operation.",

@@ -16,9 +16,11 @@ from wats.config import OutboxConfig
 from wats.errors import (
     IdempotencyConflict,
     IdempotencyInFlight,
+    IdempotencyOutcomeUnknown,
     InvalidIdempotencyKey,
     OutboxFull,
     StoreNotConfigured,
+    StoreOutcomeUnknown,
     StoreUnavailable,
 )
 from wats.graph.client import GraphClient
@@ -29,9 +31,9 @@ from wats.outbound.outbox import Outbox, retry_seconds
 from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
-from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
+from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendState, SendView
 from wats.store.pacing import Pace
-from wats.store.records import Claimed, Delivery
+from wats.store.records import Claimed, Delivery, Reservation
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -75,14 +77,22 @@ class Later:
 
 
 class NotingStore(SQLiteStore):
-    """A store whose notes of calls fail, or of which another process takes the leases."""
+    """A store whose operations fail, or of which another process takes the leases."""
 
     def __init__(self, path: str, clock: FakeClock) -> None:
         super().__init__(path, now=clock)
+        self.lost: list[Exception] = []  # the errors after the next commits of new items
         self.failures: list[Exception] = []
         self.claimed: list[str] = []
         self.loses_leases = False
         self.noted = asyncio.Event()
+
+    @override
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        found = await super().enqueue(send, max_waiting=max_waiting)
+        if self.lost:
+            raise self.lost.pop()
+        return found
 
     @override
     async def claim(
@@ -200,6 +210,31 @@ async def test_a_message_that_a_retry_got_is_sent_although_its_first_caller_is_c
     assert (await later.until(queued)).state is SendState.SENT
     assert first.cancelled()
     assert len(fake_graph.asked) == 1
+
+
+@pytest.mark.parametrize("key", ["key", None])
+async def test_a_message_whose_commit_was_not_reported_is_accepted_and_sent_once(
+    later: Later, store: NotingStore, fake_graph: FakeGraph, key: str | None
+) -> None:
+    store.lost = [StoreOutcomeUnknown()]
+
+    queued = await later.put(key)
+
+    assert queued.replayed is (key is not None)
+    assert (await later.until(queued)).state is SendState.SENT
+    assert len(fake_graph.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "error"), [("key", StoreOutcomeUnknown), (None, IdempotencyOutcomeUnknown)]
+)
+async def test_only_a_request_with_a_key_is_to_be_repeated_if_its_message_may_be_stored(
+    later: Later, store: NotingStore, key: str | None, error: type[Exception]
+) -> None:
+    store.lost = [StoreUnavailable(), StoreOutcomeUnknown()]
+
+    with pytest.raises(error):
+        await later.put(key)
 
 
 async def test_one_key_is_one_message_whether_its_callers_wait_or_not(

@@ -24,7 +24,8 @@
     ├── NotStarted · ForkedApplication    an application under a foreign server
     ├── StoreError                        our database
     │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed · StoreInUse
-    │   │   └── DatabaseMoved             its files are gone or replaced
+    │   │   ├── DatabaseMoved             its files are gone or replaced
+    │   │   └── StoreOutcomeUnknown       the operation may have been carried out
     │   ├── MigrationFailed · SchemaMismatch
     │   └── CopyRefused · BackupRefused
     └── GraphError                        Meta
@@ -97,6 +98,7 @@ from wats.errors.store import (
     StoreError,
     StoreInUse,
     StoreNotConfigured,
+    StoreOutcomeUnknown,
     StoreUnavailable,
 )
 
@@ -148,6 +150,7 @@ __all__ = [
     "StoreError",
     "StoreInUse",
     "StoreNotConfigured",
+    "StoreOutcomeUnknown",
     "StoreUnavailable",
     "TooManyPolls",
     "Unauthorized",

@@ -31,7 +31,11 @@ class StoreError(WatsError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, written or read now. The operation had no effect."""
+    """The store cannot be reached, written or read now. The operation has no effect."""
+
+
+class StoreOutcomeUnknown(StoreUnavailable):
+    """The connection ended during the commit, so the operation may have been carried out."""
 
 
 class DatabaseMoved(StoreUnavailable):

@@ -27,6 +27,7 @@ from wats.errors import (
     RateLimited,
     StoreError,
     StoreNotConfigured,
+    StoreOutcomeUnknown,
     StoreUnavailable,
 )
 from wats.graph.calls import TOTAL_SECONDS
@@ -50,6 +51,11 @@ RETRY_AFTER_SECONDS: Final = 2
 """When to retry a request in flight. Graph mostly responds within a second."""
 
 NONCE_BITS: Final = 62
+MAYBE_QUEUED: Final = (
+    "It is unknown whether the outbox has the message, and sends it. Only a request with an "
+    "Idempotency-Key can be repeated."
+)
+
 _OUTBOX_SCOPE: Final = "/outbox"
 """The scope of the keys of items whose callers gave no key."""
 
@@ -190,11 +196,12 @@ class Acceptor:
         Raises:
             InvalidIdempotencyKey: Nothing was stored.
             StoreNotConfigured: There is no store; nothing was stored.
-            StoreUnavailable: The message may be stored later, unless it has a key.
+            StoreUnavailable: Nothing was stored; or the message has a key and can be repeated.
             OutboxFull: Too many messages wait; nothing was stored, and the key can be used again.
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: A request that waits for its result holds the key now.
-            IdempotencyOutcomeUnknown: It is unknown whether such a request was sent.
+            IdempotencyOutcomeUnknown: It is unknown whether such a request was sent; or whether the
+                outbox has a message without a key.
         """
         if self._outbox is None:
             raise StoreNotConfigured("The outbox requires a persistence store.")
@@ -216,7 +223,13 @@ class Acceptor:
             )
         )
         # With a key, a retry may have the item already, so a cancellation must not undo it.
-        return _queued(await (putting if idempotency_key is None else asyncio.shield(putting)))
+        if idempotency_key is not None:
+            return _queued(await asyncio.shield(putting))
+        try:
+            queued = _queued(await putting)
+        except StoreOutcomeUnknown as error:
+            raise IdempotencyOutcomeUnknown(MAYBE_QUEUED) from error
+        return msgspec.structs.replace(queued, replayed=False)  # no other request has its key
 
     async def _reserve(
         self,

@@ -24,7 +24,7 @@ import msgspec
 
 from wats.clock import Now, utc_now
 from wats.config import OutboxConfig
-from wats.errors import GraphError, StoreError, StoreUnavailable, WindowClosed
+from wats.errors import GraphError, StoreError, StoreOutcomeUnknown, StoreUnavailable, WindowClosed
 from wats.graph.errors import Action, find_rule
 from wats.log import Log
 from wats.outbound import answers
@@ -122,11 +122,20 @@ class Outbox:
     async def put(self, send: NewSend) -> Reservation:
         """Store *send*, unless its key is in use or the outbox is full.
 
+        If it is unknown whether the store has it, it is stored again: its key shows that it was.
+
         Raises:
-            StoreUnavailable: The store cannot be used.
+            StoreUnavailable: The store cannot be used; nothing was stored.
+            StoreOutcomeUnknown: The store cannot be used, and may have *send*.
         """
+        enqueue = partial(self._store.enqueue, send, max_waiting=self._config.max_waiting)
         try:
-            reservation = await self._store.enqueue(send, max_waiting=self._config.max_waiting)
+            reservation = await enqueue()
+        except StoreOutcomeUnknown as unknown:
+            try:
+                reservation = await enqueue()
+            except StoreError:
+                raise unknown from None
         except StoreError as error:
             raise StoreUnavailable from error
         if reservation.outcome is ReservationOutcome.RESERVED and self._worker is not None:

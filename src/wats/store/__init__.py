@@ -4,10 +4,11 @@ There are two implementations (`sqlite`, `postgres`). They are independent of ea
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
 
 All methods can be called concurrently. A method that has returned is durable; a method that has
-raised changed nothing. A write that has begun is carried out even if its caller is cancelled;
-SQLite then undoes a lease or a reservation. All methods raise `StoreUnavailable` if the database is
-not available, and `StoreClosed` before `open` and after `close`. Leases, retries and idempotency
-keys follow the clock of the store, which never goes back; callers pass durations, never the time.
+raised changed nothing, unless it raised `StoreOutcomeUnknown`. A write that has begun is carried
+out even if its caller is cancelled; a lease or a reservation is then undone. All methods raise
+`StoreUnavailable` if the database is not available, and `StoreClosed` before `open` and after
+`close`. Leases, retries and idempotency keys follow the clock of the store, which never goes back;
+callers pass durations, never the time.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from tests.store.postgres.network import LosesCommits, Loss, Network, through
 from tests.store.postgres.server import Server, as_role, execute
-from wats.errors import StoreClosed, StoreUnavailable
+from wats.errors import StoreClosed, StoreOutcomeUnknown, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.postgres import PostgresStore, requests
 from wats.store.postgres.connection import Limits, translate
@@ -282,6 +282,22 @@ async def test_a_commit_that_is_not_reported_is_undone_after_an_outage_of_any_le
             while not (found := await eventually(lambda: store.claim("handlers", 1))).deliveries:
                 await asyncio.sleep(0.01)
         assert [(each.attempt, each.is_exhausted) for each in found.deliveries] == [(1, False)]
+
+
+@pytest.mark.parametrize("loss", Loss)
+async def test_only_an_operation_whose_commit_failed_has_an_unknown_outcome(
+    server: Server, database: str, sql: Any, loss: Loss
+) -> None:
+    network = LosesCommits(server)
+    async with store_behind(network, database) as store:
+        network.loss = loss
+        with pytest.raises(StoreOutcomeUnknown):
+            await store.fail_request(**KEY)
+
+        await sql.execute("ALTER TABLE wats_requests RENAME TO moved")
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.fail_request(**KEY)
+        assert not isinstance(caught.value, StoreOutcomeUnknown)
 
 
 async def test_the_undoing_of_a_reservation_waits_for_its_transaction(database: str) -> None:

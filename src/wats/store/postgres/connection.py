@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, TypeVar
 import asyncpg
 import msgspec
 
-from wats.errors import StoreUnavailable
+from wats.errors import StoreOutcomeUnknown, StoreUnavailable
 
 R = TypeVar("R")
 
@@ -251,9 +251,16 @@ class Database:
             work: The statements.
             waited_seconds: How long the operation has already waited; part of the time limit.
             on_unknown: Called with the result of *work* if the commit fails: it may have happened.
+
+        Raises:
+            StoreUnavailable: Nothing was written.
+            StoreOutcomeUnknown: The commit failed.
         """
+        is_unknown = False
 
         async def in_transaction(connection: Connection) -> R:
+            nonlocal is_unknown
+            is_unknown = False
             transaction = connection.transaction()
             await transaction.start()
             try:
@@ -265,11 +272,17 @@ class Database:
             try:
                 await transaction.commit()
             except BaseException:
+                is_unknown = True
                 on_unknown(result)
                 raise
             return result
 
-        return await self._run(in_transaction, waited_seconds)
+        try:
+            return await self._run(in_transaction, waited_seconds)
+        except StoreUnavailable as error:
+            if is_unknown:
+                raise StoreOutcomeUnknown from error.__cause__
+            raise
 
     async def _run(
         self, work: Callable[[Connection], Awaitable[R]], waited_seconds: float = 0.0
