@@ -127,7 +127,8 @@ HTTP_MEANINGS = {
     "`Idempotency-Key` gets 501: nothing was sent, and a retry cannot succeed.",
     "persistence_unavailable": "The store could not be read or written in time. Nothing was sent, "
     "and an update that is stored later is a duplicate for Meta; the outbox may have a message "
-    "with a key, and sends it once. Retry after `Retry-After`; Meta retries webhooks automatically.",
+    "with a key, and sends it once. Retry after `Retry-After`; Meta retries webhooks "
+    "automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
     "insufficient_scope": "The token lacks the scope of the operation.",

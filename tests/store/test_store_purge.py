@@ -148,6 +148,21 @@ async def test_deliveries_of_a_consumer_that_is_no_longer_registered_expire(
     assert len(await claim("a")) == 3
 
 
+async def test_many_deliveries_of_one_conversation_expire_in_few_transactions(
+    store: Store, arrival: MakeArrival, clock: FakeClock
+) -> None:
+    updates = [arrival(ordering_key=n // 1100, consumers=("a",)) for n in range(1200)]
+    await receive(store, updates, {"a": 1})
+    await store.register([Consumer(name="other")])
+    clock.advance(6)
+
+    rows = await purge_all(store, unseen=5)
+
+    assert sum(rows) == 1200
+    assert len(rows) <= 4
+    assert set((await store.depth()).consumers) == {"other"}
+
+
 async def test_a_consumer_that_is_registered_again_in_time_keeps_its_deliveries(
     store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
 ) -> None:

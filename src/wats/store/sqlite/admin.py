@@ -118,9 +118,17 @@ _OLD_DEAD = "SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died
 
 _ABANDONED = "SELECT name FROM wats_consumers WHERE seen_at < ?"
 
-_HEADS_OF = """
-SELECT id FROM wats_deliveries
-WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+# Followers before their heads, so that none has to be promoted.
+_DELIVERIES_OF = """
+WITH head AS MATERIALIZED (
+    SELECT id, ordering_key FROM wats_deliveries
+    WHERE consumer = ?1 AND due_at IS NOT NULL ORDER BY due_at LIMIT ?2
+)
+SELECT follower.id FROM head CROSS JOIN wats_deliveries AS follower
+WHERE follower.ordering_key = head.ordering_key AND consumer = ?1 AND due_at IS NULL
+UNION ALL
+SELECT id FROM head
+LIMIT ?2
 """
 
 _FORGET_CONSUMER = """
@@ -301,8 +309,8 @@ def purge(writer: Writer, retention: Retention, limit: int) -> int:
     before = writer.clock() - round(retention.unseen * 1000)
     abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
     for (name,) in abandoned:
-        heads = _ids(writer, _HEADS_OF, name, limit)
-        deleted += sum(_delete(writer, id_) for id_ in heads)
+        ids = _ids(writer, _DELIVERIES_OF, name, limit)
+        deleted += sum(_delete(writer, id_) for id_ in ids)
     writer.execute(_FORGET_CONSUMER, (before,))
     return deleted
 
