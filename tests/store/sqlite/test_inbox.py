@@ -17,7 +17,7 @@ from wats.store.records import (
     Retention,
     Settlement,
 )
-from wats.store.sqlite import admin, deliveries, depths, erasure, inbox, leader
+from wats.store.sqlite import admin, deliveries, erasure, inbox, leader
 from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
 
@@ -93,7 +93,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         deliveries.renew(writer, claimed)
         leader.lead(writer, 1)
         identities.delete(writer, [1], NOON)
-        depths.read(writer, frozenset(writer.consumers), clock())
+        admin.depth(writer, frozenset(writer.consumers), clock())
         admin.consumers(writer, frozenset(writer.consumers), clock())
         admin.pause(writer, "a", True)
         admin.pause(writer, "a", False)
@@ -156,7 +156,7 @@ def test_every_operation_costs_the_same_with_a_large_backlog(
         assert len(claimed) >= 10
         with transaction(writer):
             deliveries.renew(writer, claimed)
-            depths.read(writer, frozenset(writer.consumers), clock())
+            admin.depth(writer, frozenset(writer.consumers), clock())
             deliveries.settle(writer, [Settlement(each, DONE) for each in claimed])
 
     work()
@@ -259,7 +259,7 @@ def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
         assert list(deliveries.renew(writer, lost)) == lost
         assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
-    assert depths.read(writer, frozenset(writer.consumers), clock()).total.leased == 1
+    assert admin.depth(writer, frozenset(writer.consumers), clock()).total.leased == 1
 
 
 def test_a_batch_of_settlements_ends_each_held_lease_once_and_no_other(
@@ -280,7 +280,7 @@ def test_a_batch_of_settlements_ends_each_held_lease_once_and_no_other(
     assert sorted(settled.done) == [again[1].update_id, other.update_id]
     assert settled.due == {"handlers"}
     assert payloads(claim(writer)) == [b"next"]
-    total = depths.read(writer, frozenset(writer.consumers), clock()).total
+    total = admin.depth(writer, frozenset(writer.consumers), clock()).total
     assert (total.pending, total.leased) == (0, 1)
 
 
@@ -332,7 +332,7 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 ) -> None:
     receive(writer, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
     claimed = claim(writer)
-    before = depths.read(writer, frozenset(writer.consumers), clock())
+    before = admin.depth(writer, frozenset(writer.consumers), clock())
 
     def change_everything() -> None:
         with transaction(writer):
@@ -344,10 +344,10 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 
     with pytest.raises(ZeroDivisionError):
         change_everything()
-    assert depths.read(writer, frozenset(writer.consumers), clock()) == before
+    assert admin.depth(writer, frozenset(writer.consumers), clock()) == before
 
     settle(writer, claimed, DONE)
-    assert depths.read(writer, frozenset(writer.consumers), clock()).total.pending == 1
+    assert admin.depth(writer, frozenset(writer.consumers), clock()).total.pending == 1
     assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
 
 

@@ -16,7 +16,7 @@ from wats.errors import StoreUnavailable
 from wats.store import NO_SLOTS, FixedSlots
 from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
 from wats.store.records import Arrival, DeliveryState, Received, Settlement
-from wats.store.sqlite import deliveries, depths, inbox
+from wats.store.sqlite import admin, deliveries, inbox
 from wats.store.sqlite.connection import Writer, connect_reader, connect_writer
 from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.telemetry.contract.values import Outcome, StoreOperation
@@ -266,7 +266,7 @@ async def test_a_request_that_fails_changes_nothing(
 
     assert waiting(await writer.receive(first)) == [1]
     depth = await writer.thread.submit(
-        None, partial(depths.read, configured=frozenset({"handlers"}), now=0)
+        None, partial(admin.depth, configured=frozenset({"handlers"}), now=0)
     )
     assert (depth.total.pending, depth.total.leased) == (1, 0)
 
@@ -419,7 +419,7 @@ async def test_a_read_that_fails_spoils_no_other(writer: HeldWriter) -> None:
 
     bad = reader.submit(StoreOperation.GET, fail)
     good = reader.submit(
-        StoreOperation.DEPTH, partial(depths.read, configured=frozenset({"handlers"}), now=0)
+        StoreOperation.DEPTH, partial(admin.depth, configured=frozenset({"handlers"}), now=0)
     )
 
     with pytest.raises(ZeroDivisionError):

@@ -28,7 +28,6 @@ from wats.store.records import (
 )
 from wats.store.sqlite import (
     admin,
-    depths,
     erasure,
     inbox,
     message_index,
@@ -117,7 +116,7 @@ class SQLiteStore(SQLiteLifecycle, Store):
 
     @override
     async def depth(self) -> InboxDepth:
-        read = partial(depths.read, configured=self._configured, now=self._clock())
+        read = partial(admin.depth, configured=self._configured, now=self._clock())
         return await self._read(StoreOperation.DEPTH, read)
 
     @cached_property

@@ -3,9 +3,10 @@
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 from apsw import Connection
 
 from wats.clock import from_ms
@@ -18,15 +19,26 @@ from wats.store.admin import (
     StoredDelivery,
     deliveries_page,
 )
-from wats.store.records import OUTBOX, DeliveryState, Depth, Retention
+from wats.store.records import OUTBOX, DeliveryState, Depth, InboxDepth, Retention
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.deliveries import TAKE_IDS, keep_registered, promote, unleased
-from wats.store.sqlite.depths import oldest_seconds
 from wats.store.sqlite.message_index import numbers
 
 _CONSUMERS = """
 SELECT name, is_paused, pending, leased, retry, dead FROM wats_consumers ORDER BY name
 """
+
+_OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
+
+_OLDEST_OF = """
+SELECT min(arrived_at) FROM (
+    SELECT arrived_at FROM wats_deliveries
+    WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+)
+"""
+
+_MOST_ROWS = 5000
+"""The maximum number of rows read to find the oldest delivery of a consumer."""
 
 _PAUSE = "UPDATE wats_consumers SET is_paused = ? WHERE name = ?"
 
@@ -145,12 +157,63 @@ def consumers(
         ConsumerState(
             name=name,
             is_configured=name in configured,
-            is_paused=bool(is_paused),
-            depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
-            oldest_seconds=oldest_seconds(connection, name, now),
+            is_paused=is_paused,
+            depth=depth,
+            oldest_seconds=_oldest_seconds(connection, name, now),
         )
-        for name, is_paused, pending, leased, retry, dead in connection.execute(_CONSUMERS)
+        for name, is_paused, depth in _counts(connection)
     ]
+
+
+def _counts(connection: Connection) -> Iterator[tuple[str, bool, Depth]]:
+    for name, is_paused, pending, leased, retry, dead in connection.execute(_CONSUMERS):
+        yield (
+            name,
+            bool(is_paused),
+            Depth(pending=pending, leased=leased, retry=retry, dead=dead),
+        )
+
+
+def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
+    """Read the depth of every consumer, and the age of the oldest delivery."""
+    consumers = {name: depth for name, _, depth in _counts(connection)}
+    found = InboxDepth(consumers=consumers, configured=configured)
+    is_mixed = found.orphaned or found.outbox.outstanding
+    oldest = _oldest(connection, found.inbound if is_mixed else None)
+    return msgspec.structs.replace(
+        found,
+        oldest_seconds=_age(oldest, now),
+        outbox_seconds=_oldest_seconds(connection, OUTBOX, now),
+    )
+
+
+def _oldest_seconds(connection: Connection, consumer: str, now: int) -> float:
+    """Read the age of the oldest delivery of *consumer*, or 0.
+
+    The oldest delivery is a head. It is found among the first `_MOST_ROWS` that are due.
+    """
+    oldest: int | None = connection.execute(_OLDEST_OF, (consumer, _MOST_ROWS)).get
+    return _age(oldest, now)
+
+
+def _age(oldest: int | None, now: int) -> float:
+    return 0.0 if oldest is None else max(now - oldest, 0) / 1000
+
+
+def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | None:
+    """Return the arrival time of the oldest delivery of *consumers*, or of all if `None`.
+
+    At most `_MOST_ROWS` rows are read. If none belongs to *consumers*, the arrival time of the
+    last row is returned.
+    """
+    rows: list[Any] = connection.execute(
+        _OLDEST, (1 if consumers is None else _MOST_ROWS,)
+    ).fetchall()
+    for consumer, arrived_at in rows:
+        if consumers is None or consumer in consumers:
+            oldest: int = arrived_at
+            return oldest
+    return rows[-1][1] if len(rows) == _MOST_ROWS else None
 
 
 def pause(writer: Writer, consumer: str, is_paused: bool) -> bool:
