@@ -84,7 +84,6 @@ class Writer(Connection):
         clock: Returns the time of the store in milliseconds.
         consumers: The consumers of this process by name.
         message_index: The messages that are not indexed yet.
-        known_numbers: Business numbers in `wats_numbers`.
         leaves_work: Whether the transaction made a delivery claimable.
         guard: Checks before each commit that the files are still those that were opened.
     """
@@ -101,7 +100,6 @@ class Writer(Connection):
         self.clock = clock
         self.consumers: dict[str, Consumer] = {}
         self.message_index = MessageIndex(index_batch)
-        self.known_numbers: set[str] = set()
         self.leaves_work = False
         self.guard: FileGuard | None = None
         self._on_work = on_work
@@ -157,7 +155,6 @@ class Writer(Connection):
         """Roll back the transaction, unless SQLite has done it, for example on a full disk."""
         self._counts.clear()
         self.message_index.forget()
-        self.known_numbers.clear()
         self._noted_ms = 0
         self.leaves_work = False
         if self.in_transaction:

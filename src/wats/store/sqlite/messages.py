@@ -219,9 +219,7 @@ def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Colle
         latest_at = max(*times, *created_at, *opened_at)
         writer.message_index.allocate(writer, hashes, latest_at)
         writer.executemany(_INSERT, rows)
-        if new := {row[_NUMBER] for row in rows} - writer.known_numbers:
-            writer.executemany(_ADD_NUMBER, [(number,) for number in sorted(new)])
-            writer.known_numbers |= new
+        writer.executemany(_ADD_NUMBER, {(row[_NUMBER],) for row in rows})
         if sent := _sent(rows):
             statuses.adopt(writer, sent)
     return known
