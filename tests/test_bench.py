@@ -22,7 +22,7 @@ from bench.soak import TABLES, Size
 from bench.soak import judge as judge_growth
 from wats import open_store
 from wats.clock import utc_now
-from wats.inbound import usual
+from wats.inbound import fast_path
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
@@ -213,7 +213,7 @@ def test_webhooks_are_signed_understood_and_never_the_same() -> None:
         found = normalize(parse(body), received_at=utc_now())
         assert not found.skips
         (update,) = found.updates
-        assert usual.read(body, update.received_at) == update
+        assert fast_path.read(body, update.received_at) == update
         assert update.phone_number_id == PHONE_NUMBER_ID
         assert headers["content-length"] == str(len(body))
         assert 700 <= len(body) <= 900
@@ -231,7 +231,7 @@ def test_every_sent_message_gets_three_statuses_in_order() -> None:
     for _ in range(15):
         headers, body = head_and_body(made.make())
         check.verify(body, headers["x-hub-signature-256"])
-        update = usual.read(body, utc_now())
+        update = fast_path.read(body, utc_now())
         assert update is not None
         assert update.status is not None
         statuses[str(update.status.id)].append(str(update.status.status))

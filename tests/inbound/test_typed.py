@@ -10,7 +10,7 @@ from tests.inbound.conftest import CORPUS, RECEIVED_AT
 from tests.inbound.shapes import SHAPES, bodies
 from tests.inbound.wire import leaves, text_of, untyped, wire
 from wats import content
-from wats.inbound import usual
+from wats.inbound import fast_path
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.inbound.parts import Part
@@ -92,7 +92,7 @@ ANY_BODY = st.sampled_from(sorted(SHAPES)).flatmap(bodies)
 
 def by_both_paths(body: bytes) -> list[Update]:
     updates = normalize(parse(body), received_at=RECEIVED_AT).updates
-    fast = usual.read(body, RECEIVED_AT)
+    fast = fast_path.read(body, RECEIVED_AT)
     assert fast is None or [fast] == updates
     return updates
 

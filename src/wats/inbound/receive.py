@@ -13,7 +13,7 @@ from typing_extensions import override
 from wats.cancellation import resolve
 from wats.clock import Now, utc_now
 from wats.errors import WebhookRefused
-from wats.inbound import envelope, projection, updates, usual
+from wats.inbound import envelope, fast_path, projection, updates
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers
@@ -138,7 +138,7 @@ class Receiver:
             on_receipt = _in_this_context(on_receipt)
         self._check.verify(body, signature)
         received_at = self._now()
-        update = usual.read(body, received_at)
+        update = fast_path.read(body, received_at)
         if update is not None:
             found = Normalized([update], [])
         else:

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from wats.errors import WebhookRefused
-from wats.inbound import projection, usual
+from wats.inbound import fast_path, projection
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.updates import Update, decode, encode
@@ -64,7 +64,7 @@ def by_slow_path(body: bytes) -> Normalized | None:
 
 def assert_both_paths_agree(body: bytes) -> None:
     """Compare the paths; the record and the payload before `raw` of the update was accessed."""
-    update = usual.read(body, RECEIVED_AT)
+    update = fast_path.read(body, RECEIVED_AT)
     if update is None:
         return
     found = by_slow_path(body)
@@ -92,7 +92,7 @@ def test_both_paths_give_the_same_update_for_a_body_of_the_corpus(subtests) -> N
 def test_the_usual_webhooks_of_the_corpus_take_the_fast_path_and_no_others(subtests) -> None:
     for name, body in BODIES.items():
         with subtests.test(name):
-            is_fast = usual.read(written(body), RECEIVED_AT) is not None
+            is_fast = fast_path.read(written(body), RECEIVED_AT) is not None
 
             assert is_fast == (name in USUAL)
 
@@ -388,13 +388,13 @@ def test_no_value_is_skipped_without_validation(token, place, subtests) -> None:
         with subtests.test(name.decode()):
             damaged = body.replace(place, b'"%b":%b,%b' % (name, token, place))
 
-            assert usual.read(damaged, RECEIVED_AT) is None
+            assert fast_path.read(damaged, RECEIVED_AT) is None
 
 
 @pytest.mark.parametrize("name", ["message_text", "status_sent"])
 def test_an_update_of_the_fast_path_behaves_like_one_of_the_slow_path(name, update) -> None:
     def fast() -> Update:
-        found = usual.read(written(BODIES[name]), RECEIVED_AT)
+        found = fast_path.read(written(BODIES[name]), RECEIVED_AT)
         assert found is not None
         return found
 
@@ -419,7 +419,7 @@ def test_an_update_of_the_fast_path_behaves_like_one_of_the_slow_path(name, upda
 
 
 def test_a_change_of_raw_is_kept_and_shared_as_on_the_slow_path() -> None:
-    update = usual.read(written(BODIES["message_text"]), RECEIVED_AT)
+    update = fast_path.read(written(BODIES["message_text"]), RECEIVED_AT)
     assert update is not None
 
     update.raw["note"] = "mine"
@@ -430,7 +430,7 @@ def test_a_change_of_raw_is_kept_and_shared_as_on_the_slow_path() -> None:
 
 
 def test_a_replaced_item_replaces_the_record() -> None:
-    update = usual.read(written(BODIES["message_text"]), RECEIVED_AT)
+    update = fast_path.read(written(BODIES["message_text"]), RECEIVED_AT)
     assert update is not None
 
     changed = msgspec.structs.replace(update, raw={"id": "wamid.OTHER", "type": "image"})
@@ -442,7 +442,7 @@ def test_a_replaced_item_replaces_the_record() -> None:
 
 @pytest.mark.parametrize("name", ["message_text", "status_sent"])
 def test_records_and_payload_do_not_decode_the_item(name) -> None:
-    update = usual.read(written(BODIES[name]), RECEIVED_AT)
+    update = fast_path.read(written(BODIES[name]), RECEIVED_AT)
     assert update is not None
 
     projection.records(update)
