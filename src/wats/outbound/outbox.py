@@ -1,12 +1,12 @@
 """The outbox: messages that are accepted now and sent by a worker, with retries.
 
-    put ─▸ store ─▸ claim ─▸ window ─▸ note ─▸ Graph ─┬─ accepted             sent
+    put ─▸ store ─▸ claim ─▸ window ─▸ start ─▸ Graph ─┬─ accepted             sent
                       ▲                               ├─ refused, for now     retry, after a pause
                       └────── retry ──────────────────┤─ refused              failed
                                                       └─ outcome unknown      unknown
 
 The outbox is a consumer of the queue of deliveries (`wats.store.outbox`), with a worker like that
-of a handler. The store notes the beginning of each call. A lease that expires after that was a call
+of a handler. The store records the start of each call. A lease that expires after that was a call
 that may have been carried out, so the message is never sent again automatically; a lease that
 expires before it is claimed again.
 """
@@ -28,7 +28,7 @@ from wats.errors import GraphError, StoreError, StoreOutcomeUnknown, StoreUnavai
 from wats.graph.errors import Action, find_rule
 from wats.log import Log
 from wats.outbound import answers
-from wats.outbound.beginnings import Beginnings
+from wats.outbound.call_starts import CallStarts
 from wats.outbound.failures import OUTCOMES
 from wats.outbound.items import decode_item
 from wats.outbound.pacing import Pacer
@@ -110,7 +110,7 @@ class Outbox:
             lease_seconds=graph_seconds + SETTLE_SECONDS,
             max_attempts=UNLIMITED_ATTEMPTS,
         )
-        self._beginnings = Beginnings(store)
+        self._call_starts = CallStarts(store)
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._paces: Mapping[str, Pace] = {}
@@ -245,10 +245,10 @@ class Outbox:
     async def _renew(self, jobs: Sequence["SendJob"]) -> None:
         await self._store.renew([job.delivery for job in jobs])
 
-    async def note_beginning(self, delivery: Delivery) -> bool:
-        """Note that the call of *delivery* begins; return whether there may be a call."""
+    async def record_start(self, delivery: Delivery) -> bool:
+        """Record that the call of *delivery* starts; return whether there may be a call."""
         try:
-            return await self._beginnings.note(delivery)
+            return await self._call_starts.record(delivery)
         except StoreError as error:
             self._record_trouble(error)
             return False
@@ -340,7 +340,7 @@ class SendJob:
         except (msgspec.MsgspecError, WindowClosed) as error:
             self._end(DeliveryState.DEAD, error=error_name(error))
             return
-        if not await self._outbox.note_beginning(self.delivery):
+        if not await self._outbox.record_start(self.delivery):
             return  # released; if the lease was lost, another process has the message
         self._end(DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         try:

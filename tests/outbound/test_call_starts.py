@@ -1,4 +1,4 @@
-"""The beginnings of calls are noted together, and no call begins without its note."""
+"""The starts of calls are recorded together, and no call starts without its record."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ import pytest
 from typing_extensions import override
 
 from wats.errors import StoreUnavailable
-from wats.outbound.beginnings import Beginnings
+from wats.outbound.call_starts import CallStarts
 from wats.store.records import Delivery
 from wats.store.sqlite import SQLiteStore
 
 
 class Notebook(SQLiteStore):
-    """A store that only notes beginnings."""
+    """A store that only records starts of calls."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
@@ -47,8 +47,8 @@ def delivery(number: int) -> Delivery:
     )
 
 
-async def started(beginnings: Beginnings, *numbers: int) -> list["asyncio.Task[bool]"]:
-    tasks = [asyncio.create_task(beginnings.note(delivery(number))) for number in numbers]
+async def started(starts: CallStarts, *numbers: int) -> list["asyncio.Task[bool]"]:
+    tasks = [asyncio.create_task(starts.record(delivery(number))) for number in numbers]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
@@ -57,9 +57,9 @@ async def started(beginnings: Beginnings, *numbers: int) -> list["asyncio.Task[b
 async def test_calls_that_begin_together_share_one_note() -> None:
     store = Notebook()
     store.lost = [delivery(2)]
-    beginnings = Beginnings(store)
-    first = await started(beginnings, 1, 2)
-    second = await started(beginnings, 3, 4)
+    starts = CallStarts(store)
+    first = await started(starts, 1, 2)
+    second = await started(starts, 3, 4)
 
     store.may_end.set()
 
@@ -71,20 +71,20 @@ async def test_a_failure_concerns_the_calls_of_its_note_only() -> None:
     store = Notebook()
     store.failure = StoreUnavailable()
     store.may_end.set()
-    beginnings = Beginnings(store)
-    for task in await started(beginnings, 1, 2):
+    starts = CallStarts(store)
+    for task in await started(starts, 1, 2):
         with pytest.raises(StoreUnavailable):
             await task
     store.failure = None
 
-    (task,) = await started(beginnings, 3)
+    (task,) = await started(starts, 3)
 
     assert await task
 
 
 async def test_a_call_that_is_cancelled_leaves_the_others() -> None:
     store = Notebook()
-    first, second = await started(Beginnings(store), 1, 2)
+    first, second = await started(CallStarts(store), 1, 2)
     first.cancel()
 
     store.may_end.set()
@@ -96,15 +96,15 @@ async def test_a_call_that_is_cancelled_leaves_the_others() -> None:
 
 async def test_an_interrupted_note_ends_all_calls_that_wait_for_it() -> None:
     store = Notebook()
-    beginnings = Beginnings(store)
-    waiting = [*await started(beginnings, 1), *await started(beginnings, 2)]
+    starts = CallStarts(store)
+    waiting = [*await started(starts, 1), *await started(starts, 2)]
 
-    assert beginnings._writing is not None
-    beginnings._writing.cancel()
+    assert starts._writing is not None
+    starts._writing.cancel()
 
     for task in waiting:
         with pytest.raises(asyncio.CancelledError):
             await task
     store.may_end.set()
-    (later,) = await started(beginnings, 3)
+    (later,) = await started(starts, 3)
     assert await later
