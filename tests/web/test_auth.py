@@ -2,9 +2,9 @@ import pytest
 
 from wats.privacy import Secret
 from wats.web.access import FULL_ACCESS, NO_ACCESS, TELEMETRY_ACCESS, Access
-from wats.web.auth import Gate
+from wats.web.auth import Authenticator
 
-GATE = Gate(
+AUTHENTICATOR = Authenticator(
     [
         (Secret("service-one"), FULL_ACCESS),
         (Secret("service-two"), FULL_ACCESS),
@@ -36,18 +36,18 @@ GATE = Gate(
     ],
 )
 def test_a_token_opens_its_own_surface_only(header: bytes, access: Access) -> None:
-    assert GATE.access_of([(b"host", b"x"), (b"authorization", header)]) is access
+    assert AUTHENTICATOR.access_of([(b"host", b"x"), (b"authorization", header)]) is access
 
 
 def test_without_the_header_no_surface_is_open() -> None:
-    assert GATE.access_of([(b"host", b"x")]) is NO_ACCESS
+    assert AUTHENTICATOR.access_of([(b"host", b"x")]) is NO_ACCESS
 
 
 def test_two_authorization_headers_open_no_surface() -> None:
     header = (b"authorization", b"Bearer service-one")
 
-    assert GATE.access_of([header, header]) is NO_ACCESS
+    assert AUTHENTICATOR.access_of([header, header]) is NO_ACCESS
 
 
 def test_an_empty_token_is_never_valid() -> None:
-    assert Gate([]).access_of([(b"authorization", b"Bearer x")]) is NO_ACCESS
+    assert Authenticator([]).access_of([(b"authorization", b"Bearer x")]) is NO_ACCESS

@@ -49,7 +49,7 @@ from wats.telemetry.contract.values import FamilySet, UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
 from wats.web.access import FULL_ACCESS, TELEMETRY_ACCESS, Access
 from wats.web.app import Web, route_labels
-from wats.web.auth import Gate
+from wats.web.auth import Authenticator
 from wats.web.openapi import build_document
 from wats.web.parts import Life, Parts
 from wats.web.routing import Route
@@ -392,10 +392,10 @@ def _web(
         log=log,
         now=now,
     )
-    gate = Gate(_tokens(profile, secrets))
+    authenticator = Authenticator(_tokens(profile, secrets))
     if telemetry.tracer is not None:
-        return TracedWeb(table, gate, parts, tracer=telemetry.tracer)
-    return Web(table, gate, parts)
+        return TracedWeb(table, authenticator, parts, tracer=telemetry.tracer)
+    return Web(table, authenticator, parts)
 
 
 def _tokens(profile: Profile, secrets: Secrets) -> Iterator[tuple[Secret, Access]]:

@@ -26,7 +26,7 @@ from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.web import webhooks
 from wats.web.access import NO_ACCESS, Access
-from wats.web.auth import Gate
+from wats.web.auth import Authenticator
 from wats.web.exchange import (
     ClientGone,
     Receive,
@@ -72,13 +72,13 @@ class Web:
     time reveals to an unauthenticated client which paths exist.
     """
 
-    def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
+    def __init__(self, table: Sequence[Route], authenticator: Authenticator, parts: Parts) -> None:
         prefix, has_numbers = parts.profile.service.api_prefix, bool(parts.profile.numbers)
         self._router = Router(table, prefix, has_numbers=has_numbers)
         self._ordinals = {each.template: place for place, each in enumerate(route_labels(table))}
         self._hook_ordinal = self._ordinals[HOOK_LABEL]
         (self._hook,) = (row for row in table if row.label == HOOK_LABEL)
-        self._gate = gate
+        self._authenticator = authenticator
         self._parts = parts
         self._rejections = webhooks.Rejections(parts.telemetry, parts.log)
         self._store_failures = FailureLog("wats.store.error", log=parts.log, now=parts.now)
@@ -91,7 +91,7 @@ class Web:
         this process is killed immediately afterwards.
         """
         started = perf_counter()
-        access = self._gate.access_of(scope["headers"])
+        access = self._authenticator.access_of(scope["headers"])
         method = _METHODS.get(scope["method"], Method.UNKNOWN)
         route, parameters = self._router.match(request_path(scope))
         ordinal = self._ordinals[route.label]

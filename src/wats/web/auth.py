@@ -11,7 +11,7 @@ from wats.web.exchange import header_values
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
 
 
-class Gate:
+class Authenticator:
     """Checks tokens, always against every active one and in the same number of steps.
 
     The work depends on the `Authorization` header alone and never on the path, so its time does not

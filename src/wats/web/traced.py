@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from wats.telemetry.spans import Tracer
 from wats.web.app import Web
-from wats.web.auth import Gate
+from wats.web.auth import Authenticator
 from wats.web.exchange import Receive, Scope, Send, header_values
 from wats.web.parts import Parts
 from wats.web.routing import Route
@@ -19,8 +19,10 @@ class TracedWeb(Web):
     `traceparent` is not authenticated: any client can choose the trace and whether it is sampled.
     """
 
-    def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts, *, tracer: Tracer) -> None:
-        super().__init__(table, gate, parts)
+    def __init__(
+        self, table: Sequence[Route], authenticator: Authenticator, parts: Parts, *, tracer: Tracer
+    ) -> None:
+        super().__init__(table, authenticator, parts)
         self._tracer = tracer
 
     @override
