@@ -1,4 +1,5 @@
 """The inbound flow: from the bytes of a webhook to updates that are stored and handled.
 
-`signature`, `fast_path`, `envelope`, `normalize`, `updates` and `projection` are its pure half: no I/O.
+`signature`, `fast_path`, `envelope`, `normalize`, `updates` and `projection` are its pure half,
+without I/O.
 """
