@@ -38,10 +38,10 @@ class Toy:
         return words[1:]
 
     def pids(self, workers: int) -> list[int]:
-        """Return the process in each seat, as soon as all are ready."""
+        """Return the process of each slot, as soon as all are ready."""
         pids = {}
         while (words := self.line().split())[0] != "all":
-            if words[0] == "seat":
+            if words[0] == "worker":
                 pids[int(words[1])] = int(words[2])
         assert words == ["all", str(workers)]
         return [pids[row] for row in range(workers)]
@@ -96,7 +96,7 @@ def test_the_first_worker_is_ready_before_the_others_start() -> None:
     with running("start_slowly", 4) as toy:
         lines = [toy.line() for _ in range(9)]
 
-    assert lines[0].startswith("seat 0 ")
+    assert lines[0].startswith("worker 0 ")
     assert lines[1] == "ready 0"
     assert lines[-1] == "all 4"
 
@@ -135,7 +135,7 @@ def test_a_worker_that_is_ready_when_it_is_to_end_is_too_late() -> None:
 
 
 def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> None:
-    with running("hang_in_seat_1", stop_seconds=3) as toy:
+    with running("hang_in_worker_1", stop_seconds=3) as toy:
         pids = toy.pids(2)
         began = time.monotonic()
         toy.send(signal.SIGTERM)
@@ -176,13 +176,13 @@ def test_a_suspended_service_has_no_running_worker_until_it_is_continued() -> No
     assert (code, lines[-1], log) == (0, "ended 0", [])
 
 
-def test_a_worker_that_dies_or_leaves_is_replaced_in_its_seat() -> None:
+def test_a_worker_that_dies_or_leaves_is_replaced_in_its_slot() -> None:
     with running("serve", 3) as toy:
         pids = toy.pids(3)
         os.kill(pids[1], signal.SIGKILL)
-        row, pid, is_replacement = toy.until("seat")
+        row, pid, is_replacement = toy.until("worker")
         os.kill(int(pid), signal.SIGTERM)
-        again = toy.until("seat")
+        again = toy.until("worker")
         toy.send(signal.SIGTERM)
         _, _, log = toy.rest()
 
@@ -233,7 +233,7 @@ def test_pauses_grow_to_half_a_minute_and_no_further() -> None:
     assert pause_after(10**6) == LONGEST_PAUSE_SECONDS
 
 
-@pytest.mark.parametrize("behavior", ["refuse", "refuse_in_seat_1"])
+@pytest.mark.parametrize("behavior", ["refuse", "refuse_in_worker_1"])
 def test_a_worker_that_cannot_start_ends_all_and_is_quoted_once(behavior: str) -> None:
     with running(behavior, 3) as toy:
         code, lines, log = toy.rest()
@@ -263,7 +263,7 @@ def test_a_system_that_cannot_start_a_worker_is_logged() -> None:
 def test_a_worker_is_started_later_on_a_system_that_could_not_fork() -> None:
     with running("serve_without_a_third_fork") as toy:
         os.kill(toy.pids(2)[1], signal.SIGKILL)
-        assert toy.until("seat")[0] == "1"
+        assert toy.until("worker")[0] == "1"
         toy.send(signal.SIGTERM)
         code, _, log = toy.rest()
 
@@ -276,7 +276,7 @@ def test_a_replacement_that_cannot_start_is_logged_by_the_class_of_its_error() -
         pids = toy.pids(2)
         os.kill(pids[1], signal.SIGKILL)
         for _ in range(2):
-            toy.until("seat")
+            toy.until("worker")
         assert is_there(pids[0])
         toy.send(signal.SIGTERM)
         code, _, log = toy.rest()
@@ -302,7 +302,7 @@ def test_a_child_of_a_dead_worker_does_not_hide_its_death() -> None:
     with running("leave_a_child_behind") as toy:
         os.kill(toy.pids(2)[0], signal.SIGKILL)
 
-        assert toy.until("seat")[0] == "0"
+        assert toy.until("worker")[0] == "0"
 
 
 def test_lines_that_workers_log_at_the_same_time_are_whole() -> None:

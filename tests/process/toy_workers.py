@@ -19,7 +19,7 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.log import drain_output, write_json_line
 from wats.process.shared_listener import shares_of
 from wats.process.shutdown import log_hangup
-from wats.process.supervisor import Seat, Supervisor
+from wats.process.supervisor import ForkedWorker, Supervisor
 from wats.telemetry.metrics.shared_memory import Board
 
 LINES = 2000
@@ -37,121 +37,123 @@ def on_a_signal(handle: Callable[[int, FrameType | None], object]) -> None:
         signal.signal(number, handle)
 
 
-def serve(seat: Seat) -> None:
+def serve(worker: ForkedWorker) -> None:
     """Be ready, and wait for the end."""
     # A signal that arrives just before a call that waits does not end the wait; this does.
     woken, woken_by = os.pipe()
     os.set_blocking(woken_by, False)
     signal.set_wakeup_fd(woken_by)
-    seat.ready()
-    while seat.lifeline not in select.select([seat.lifeline, woken], [], [])[0]:
+    worker.ready()
+    while worker.lifeline not in select.select([worker.lifeline, woken], [], [])[0]:
         os.read(woken, 1)
-    say("orphaned", seat.row)
+    say("orphaned", worker.row)
 
 
-def start_slowly(seat: Seat) -> None:
-    time.sleep(0.2 if seat.row == 0 else 0)
-    say("ready", seat.row)
-    serve(seat)
+def start_slowly(worker: ForkedWorker) -> None:
+    time.sleep(0.2 if worker.row == 0 else 0)
+    say("ready", worker.row)
+    serve(worker)
 
 
-def be_ready_at_the_end(seat: Seat) -> None:
-    on_a_signal(lambda *_: (seat.ready(), sys.exit()))
+def be_ready_at_the_end(worker: ForkedWorker) -> None:
+    on_a_signal(lambda *_: (worker.ready(), sys.exit()))
     say("starting")
-    select.select([seat.lifeline], [], [], 10)
+    select.select([worker.lifeline], [], [], 10)
 
 
-def end_slowly(seat: Seat) -> None:
-    on_a_signal(lambda *_: (time.sleep(0.5), say("drained", seat.row), sys.exit()))
-    serve(seat)
+def end_slowly(worker: ForkedWorker) -> None:
+    on_a_signal(lambda *_: (time.sleep(0.5), say("drained", worker.row), sys.exit()))
+    serve(worker)
 
 
-def hang_in_seat_1(seat: Seat) -> None:
-    if seat.row == 1:
+def hang_in_worker_1(worker: ForkedWorker) -> None:
+    if worker.row == 1:
         on_a_signal(lambda *_: None)
-    serve(seat)
+    serve(worker)
 
 
-def end_at_the_second_interrupt(seat: Seat) -> None:
+def end_at_the_second_interrupt(worker: ForkedWorker) -> None:
     numbers: list[int] = []
 
     def handle(number: int, _frame: object) -> None:
         numbers.append(number)
-        say("interrupted", seat.row)
+        say("interrupted", worker.row)
         if numbers == [signal.SIGINT] * 2:
             sys.exit()
 
     on_a_signal(handle)
-    serve(seat)
+    serve(worker)
 
 
-def watch_the_board(seat: Seat) -> None:
-    if seat.is_replacement:
+def watch_the_board(worker: ForkedWorker) -> None:
+    if worker.is_replacement:
         say("left", board.workers)
-        seat.ready()
+        worker.ready()
         while board.workers < workers:
             time.sleep(0.01)
         say("back", board.workers)
     else:
-        serve(seat)
+        serve(worker)
 
 
-def watch_the_shares(seat: Seat) -> None:
-    if seat.is_replacement:
+def watch_the_shares(worker: ForkedWorker) -> None:
+    if worker.is_replacement:
         say("least", shares[0].least())
     else:
-        shares[seat.row].publish(9 - seat.row)
-    serve(seat)
+        shares[worker.row].publish(9 - worker.row)
+    serve(worker)
 
 
-def die_as_a_replacement(seat: Seat) -> None:
-    if seat.is_replacement:
+def die_as_a_replacement(worker: ForkedWorker) -> None:
+    if worker.is_replacement:
         say("died", time.monotonic())
         os._exit(3)
-    serve(seat)
+    serve(worker)
 
 
-def refuse(seat: Seat) -> None:
-    seat.refuse(ConfigError([ConfigIssue("a_code", "a.path", "is wrong")], "It is " + "x" * 99_999))
+def refuse(worker: ForkedWorker) -> None:
+    worker.refuse(
+        ConfigError([ConfigIssue("a_code", "a.path", "is wrong")], "It is " + "x" * 99_999)
+    )
     os._exit(1)
 
 
-def refuse_in_seat_1(seat: Seat) -> None:
-    if seat.row == 1:
-        refuse(seat)
-    serve(seat)
+def refuse_in_worker_1(worker: ForkedWorker) -> None:
+    if worker.row == 1:
+        refuse(worker)
+    serve(worker)
 
 
-def refuse_as_a_replacement(seat: Seat) -> None:
-    if seat.is_replacement:
-        refuse(seat)
-    serve(seat)
+def refuse_as_a_replacement(worker: ForkedWorker) -> None:
+    if worker.is_replacement:
+        refuse(worker)
+    serve(worker)
 
 
-def die_at_the_start(seat: Seat) -> None:
+def die_at_the_start(worker: ForkedWorker) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leave_a_child_behind(seat: Seat) -> None:
-    if seat.is_replacement:
-        serve(seat)
+def leave_a_child_behind(worker: ForkedWorker) -> None:
+    if worker.is_replacement:
+        serve(worker)
     elif os.fork() == 0:  # has all that its parent has, which is not the case of other programs
-        select.select([seat.lifeline], [], [])  # until the supervisor ends
+        select.select([worker.lifeline], [], [])  # until the supervisor ends
         os._exit(0)
     else:
-        serve(seat)
+        serve(worker)
 
 
-def write_many_lines(seat: Seat) -> None:
+def write_many_lines(worker: ForkedWorker) -> None:
     signals: list[object] = []
     on_a_signal(lambda *_: signals.append(...))
-    seat.ready()
+    worker.ready()
     # A worker that is signalled here has missed the moment at which all were ready: another one has
     # printed it already.
     while board.workers < workers and not signals:
         time.sleep(0.01)
     for number in range(LINES):
-        write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})
+        write_json_line({"row": worker.row, "number": number, "filler": "x" * (worker.row * 300)})
         if number % 100 == 0:
             drain_output()
     os.kill(os.getppid(), signal.SIGTERM)
@@ -183,16 +185,16 @@ def main() -> None:
         stop_seconds=stop_seconds,
     )
     try:
-        seat = supervisor.run()
+        worker = supervisor.run()
     except click.ClickException as error:
         say("failed", error.message)
         sys.exit(error.exit_code)
-    if seat is None:
+    if worker is None:
         say("ended", board.workers)
         return
-    on_a_signal(lambda number, _: (say("signalled", seat.row, number), sys.exit()))
-    say("seat", seat.row, os.getpid(), seat.is_replacement)
-    globals()[behavior.partition("_without_")[0]](seat)
+    on_a_signal(lambda number, _: (say("signalled", worker.row, number), sys.exit()))
+    say("worker", worker.row, os.getpid(), worker.is_replacement)
+    globals()[behavior.partition("_without_")[0]](worker)
 
 
 main()

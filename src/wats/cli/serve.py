@@ -62,7 +62,7 @@ from wats.process.shutdown import (
     survive_hangup,
 )
 from wats.process.sink_lifecycle import opened_sink
-from wats.process.supervisor import Seat, Supervisor
+from wats.process.supervisor import ForkedWorker, Supervisor
 from wats.references import sources_of
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
@@ -380,16 +380,16 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     # collection writes. Frozen before the fork, four workers take 83 MB instead of 126.
     gc.collect()
     gc.freeze()
-    seat = supervisor.run()
-    if seat is None:
+    worker = supervisor.run()
+    if worker is None:
         return
     try:
-        inherited = _InheritedState(listener, board, shares[seat.row], bells[seat.row])
-        run_service(_work(profile, secrets, seat, inherited))
+        inherited = _InheritedState(listener, board, shares[worker.row], bells[worker.row])
+        run_service(_work(profile, secrets, worker, inherited))
     except WatsError as error:
-        if seat.is_ready:
+        if worker.is_ready:
             raise
-        seat.refuse(error)
+        worker.refuse(error)
         raise click.exceptions.Exit(1) from None
 
 
@@ -403,22 +403,20 @@ class _InheritedState(NamedTuple):
 
 
 async def _work(
-    profile: Profile,
-    secrets: Secrets,
-    seat: Seat,
-    inherited: _InheritedState,
+    profile: Profile, secrets: Secrets, worker: ForkedWorker, inherited: _InheritedState
 ) -> None:
     # The objects of a worker are made after the fork, so there may be threads.
-    async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
-        if seat.is_replacement:
+    made = _made(profile, secrets, inherited.bell, board=inherited.board, row=worker.row)
+    async with made as app:
+        if worker.is_replacement:
             app.telemetry.service.worker_replaced()
             app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
-        with _ending_with(seat.lifeline):
+        with _ending_with(worker.lifeline):
             await _run(
                 app,
                 inherited.listener,
                 profile.service,
-                ready=lambda _url: seat.ready(),
+                ready=lambda _url: worker.ready(),
                 share=inherited.share,
             )
 

@@ -1,7 +1,7 @@
 """Worker processes, and the supervisor that keeps the configured number alive.
 
     starting ──all accept──▶ running ──SIGTERM, SIGINT──▶ stopping ──▶ exit code 0
-        └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one takes its seat
+        └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one replaces it
 
 The supervisor has no event loop and no connection, and no thread except that of the log, which a
 fork does not disturb. So it can fork at any time, and little in it can fail. It sleeps until a
@@ -61,12 +61,12 @@ class StartFailure(msgspec.Struct, frozen=True):
     text: str
 
 
-class Seat:
-    """The slot of one worker, as that worker sees it.
+class ForkedWorker:
+    """A worker, as it sees itself after the fork.
 
     Attributes:
         row: Its number, from 0: the row of the board that belongs to it.
-        is_replacement: Whether an earlier worker had this seat.
+        is_replacement: Whether it replaces an earlier worker.
         lifeline: A descriptor that becomes readable when the supervisor is gone.
         is_ready: Whether it has reported that this worker accepts connections.
     """
@@ -95,7 +95,7 @@ class Seat:
 
 @dataclass(slots=True, kw_only=True)
 class _WorkerSlot:
-    """The same slot, as the supervisor sees it. It is empty while it has no process.
+    """A worker, as the supervisor sees it. The slot is empty while it has no process.
 
     Its workers report through one pipe: *report* is the worker's end, *read_end* is ours.
     """
@@ -215,8 +215,8 @@ class Supervisor:
         self._kill_at: float | None = None
         self._failure: str | None = None
 
-    def run(self) -> Seat | None:
-        """Start the workers, and return as a fork does: in each worker with its seat.
+    def run(self) -> ForkedWorker | None:
+        """Start the workers, and return as a fork does: in each worker, with the `ForkedWorker`.
 
         In the supervisor it returns nothing, after a signal and the end of all workers.
 
@@ -228,14 +228,14 @@ class Supervisor:
         self._slots = [_new_slot(row) for row in range(self._board.rows)]
         self._slots[0].due_at = self._now()
         with _Signals() as signals:
-            seat = self._supervise(signals)
-        if seat is not None:
+            worker = self._supervise(signals)
+        if worker is not None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves there is nothing to stop
         elif self._failure is not None:
             raise click.ClickException(self._failure)
-        return seat
+        return worker
 
-    def _supervise(self, signals: _Signals) -> Seat | None:
+    def _supervise(self, signals: _Signals) -> ForkedWorker | None:
         while not self._is_stopping or any(slot.pid is not None for slot in self._slots):
             self._sleep(signals.descriptor)
             for number in signals.take():
@@ -244,9 +244,9 @@ class Supervisor:
                 self._check_worker(slot)
             self._kill_hung_workers()
             for slot in self._due():
-                seat = self._fill(slot, signals)
-                if seat is not None:
-                    return seat
+                worker = self._fill(slot, signals)
+                if worker is not None:
+                    return worker
         return None
 
     def _due(self) -> Iterator[_WorkerSlot]:
@@ -254,8 +254,8 @@ class Supervisor:
             if slot.due_at is not None and slot.due_at <= self._now() and not self._is_stopping:
                 yield slot
 
-    def _fill(self, slot: _WorkerSlot, signals: _Signals) -> Seat | None:
-        """Fork the worker of *slot*; return its seat in the worker, `None` in the supervisor."""
+    def _fill(self, slot: _WorkerSlot, signals: _Signals) -> ForkedWorker | None:
+        """Fork the worker of *slot*; return that in the worker, `None` in the supervisor."""
         refusal, slot.received = slot.refusal, b""
         slot.started_at, slot.due_at = self._now(), None
         try:
@@ -264,12 +264,12 @@ class Supervisor:
             self._give_up(slot, _NOT_FORKED)
             return None
         if slot.pid == 0:
-            return self._seat(slot)
+            return self._become_worker(slot)
         if not self._is_starting:
             self._log_end(slot, refusal)
         return None
 
-    def _seat(self, slot: _WorkerSlot) -> Seat:
+    def _become_worker(self, slot: _WorkerSlot) -> ForkedWorker:
         """Leave the supervisor, its process group and its resources: this is the worker."""
         # A terminal signals its process group. The supervisor passes Ctrl-C and Ctrl-Z on, once.
         os.setpgid(0, 0)
@@ -278,7 +278,7 @@ class Supervisor:
             if other is not slot:
                 os.close(other.report)
         os.close(self._held)
-        return Seat(
+        return ForkedWorker(
             slot.row,
             is_replacement=not self._is_starting,
             lifeline=self._lifeline,
