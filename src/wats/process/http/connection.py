@@ -23,7 +23,7 @@ class Connection(asyncio.Protocol):
     """One connection.
 
     In every state that waits for the client it has a deadline. A subclass serves its requests, and
-    calls `settle` after every change.
+    calls `refresh` after every change.
 
     Attributes:
         state: The current state.
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self.client = _address(transport.get_extra_info("peername"))
         self.transport.set_write_buffer_limits(high=UNSENT_BYTES)
         self._site.server.connections.add(self)
-        self.settle()
+        self.refresh()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -124,13 +124,13 @@ class Connection(asyncio.Protocol):
         self._has_eof = True
         if self._ends_with_client:
             self.close()
-        self.settle()
+        self.refresh()
         return self.state is not CLOSING
 
     @override
     def pause_writing(self) -> None:
         self.is_write_paused = True
-        self.settle()
+        self.refresh()
 
     @override
     def resume_writing(self) -> None:
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """End the connection once the request that is being served has its response."""
         self.is_last = True
-        self.settle()
+        self.refresh()
 
     def expire(self) -> None:
         """End the connection: its deadline has passed."""
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     # Deadlines, flow control and memory
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         """Adapt deadline, flow control and accounts to what happens on the connection now."""
         if self.state is CLOSING:
             return

@@ -63,7 +63,7 @@ class Exchange(Protocol):
     def watch_hang_up(self) -> None:
         """End the connection when the client closes its side, instead of after the response."""
 
-    def settle(self) -> None:
+    def refresh(self) -> None:
         """Adapt deadline and flow control: the cycle began or stopped waiting for the body."""
 
     def write(self, data: bytes) -> None:
@@ -177,7 +177,7 @@ class Cycle:
     async def _wait(self) -> None:
         self._changed.clear()
         self.wants_body = not self._has_whole_body
-        self._connection.settle()
+        self._connection.refresh()
         try:
             await self._changed.wait()
         finally:

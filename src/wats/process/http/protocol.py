@@ -98,7 +98,7 @@ class GatewayProtocol(Connection):
             self._refuse(error)
         finally:
             self._is_advancing = False
-        self.settle()
+        self.refresh()
 
     def _step(self) -> bool:
         """Do the next thing; return whether there may be more to do."""
@@ -214,7 +214,7 @@ class GatewayProtocol(Connection):
         self._cycle.shed(Overloaded)
         self._input, self._place = b"", 0
         self._pieces, self._request_bytes = [], 0
-        self.settle()
+        self.refresh()
 
     # Used by the response to a webhook
 
@@ -253,7 +253,7 @@ class GatewayProtocol(Connection):
             MalformedHTTP: The framing of the body is broken.
         """
         body, self._place = self._body.read(self._input, self._place)
-        self.settle()
+        self.refresh()
         return body, self._body.is_complete
 
     def hold(self, piece: bytes) -> None:
@@ -284,4 +284,4 @@ class GatewayProtocol(Connection):
         elif self._input:
             self._advance()
         else:
-            self.settle()
+            self.refresh()
