@@ -6,6 +6,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+OUTBOX: Final = "outbox"
+"""The consumer that sends messages later. No handler and no subscriber may have this name."""
+
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a send that Meta accepted, or may have accepted, or that was stored for later.

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 from wats.config import checks
 from wats.config.checks import key
 from wats.config.secret_sources import SOURCE, SecretSource
+from wats.sends import OUTBOX
 
 NUMBERS_CODE: Final = "invalid_numbers"
 TOKENS_CODE: Final = "invalid_tokens"
@@ -37,7 +38,6 @@ OtherNumbers: TypeAlias = Literal["handle", "store", "ignore", "refuse"]
 
 CONSUMERS: Final = ("subscribers", "pullers")
 """The sections of consumers, which can be limited to numbers."""
-_RESERVED_NAME: Final = "outbox"  # `wats.store.records.OUTBOX`, which this package cannot import
 
 Mistake: TypeAlias = tuple[str, str, str]
 """A code, a path below the profile, and the valid values."""
@@ -166,8 +166,8 @@ def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
         if token.get("numbers") and {CONSUME, ADMIN, TELEMETRY} & set(token.get("scopes", ())):
             expects = "left out with the scopes 'updates:consume', 'admin' and 'telemetry'"
             yield TOKENS_CODE, f"{place}.numbers", expects
-    noun = f"subscriber or puller, {_RESERVED_NAME!r} included"
-    consumers = {_RESERVED_NAME}
+    noun = f"subscriber or puller, {OUTBOX!r} included"
+    consumers = {OUTBOX}
     for name in CONSUMERS:
         sections, code = _sections(found.get(name, ())), f"invalid_{name}"
         yield from _repeated_names(sections, name, code, noun, consumers)

@@ -15,6 +15,7 @@ import msgspec
 
 from wats.clock import from_ms
 from wats.privacy import fingerprint
+from wats.sends import OUTBOX as OUTBOX
 
 
 class Direction(StrEnum):
@@ -113,10 +114,6 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: StatusRecord | None = None
     window: WindowRecord | None = None
     proof: SendProof | None = None
-
-
-OUTBOX = "outbox"
-"""The consumer that sends messages later. No handler and no subscriber may have this name."""
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
