@@ -22,7 +22,7 @@ from wats.errors import (
     WatsError,
 )
 from wats.graph.client import GraphClient
-from wats.outbound.accept import Accepted, Acceptor
+from wats.outbound.accept import Accepted, Acceptor, SendRequest
 from wats.outbound.messages import Outgoing
 from wats.store.records import Direction, MessageRecord
 from wats.store.sqlite import SQLiteStore
@@ -66,7 +66,7 @@ async def accept(acceptor: Acceptor, key: str | None = None, **changes: Any) -> 
         "message": TEXT,
         **changes,
     }
-    return await acceptor.accept(asked.pop("payload"), **asked)
+    return await acceptor.accept(SendRequest(**asked))
 
 
 def sends(sink: CapturingTelemetrySink) -> Counter[str]:

@@ -24,7 +24,7 @@ from wats.errors import (
     StoreUnavailable,
 )
 from wats.graph.client import GraphClient
-from wats.outbound.accept import Accepted, Acceptor, Queued
+from wats.outbound.accept import Accepted, Acceptor, Queued, SendRequest
 from wats.outbound.items import with_callback
 from wats.outbound.messages import Outgoing
 from wats.outbound.outbox import Outbox, retry_seconds
@@ -47,6 +47,18 @@ BUSY = {"error": {"code": 130429, "type": "OAuthException", "message": "later"}}
 ENDED = {SendState.SENT, SendState.FAILED, SendState.UNKNOWN}
 
 
+def request_of(key: str | None, **changes: Any) -> SendRequest:
+    asked: dict[str, Any] = {
+        "payload": PAYLOAD,
+        "scope": "/messages",
+        "idempotency_key": key,
+        "request_body": PAYLOAD,
+        "message": TEXT,
+        **changes,
+    }
+    return SendRequest(**asked)
+
+
 class Later:
     """An outbox that runs, and the acceptor that fills it."""
 
@@ -56,15 +68,7 @@ class Later:
         self.store = store
 
     async def put(self, key: str | None = None, **changes: Any) -> Queued | Accepted:
-        asked: dict[str, Any] = {
-            "payload": PAYLOAD,
-            "scope": "/messages",
-            "idempotency_key": key,
-            "request_body": PAYLOAD,
-            "message": TEXT,
-            **changes,
-        }
-        return await self.acceptor.accept_later(asked.pop("payload"), **asked)
+        return await self.acceptor.accept_later(request_of(key, **changes))
 
     async def until(self, queued: Queued | Accepted, states: set[SendState] = ENDED) -> SendView:
         assert isinstance(queued, Queued)
@@ -245,13 +249,7 @@ async def test_one_key_is_one_message_whether_its_callers_wait_or_not(
     await later.until(queued, {SendState.SENDING})
 
     def send() -> Any:
-        return later.acceptor.accept(
-            PAYLOAD,
-            scope="/messages",
-            idempotency_key="key",
-            request_body=PAYLOAD,
-            message=TEXT,
-        )
+        return later.acceptor.accept(request_of("key"))
 
     with pytest.raises(IdempotencyInFlight):
         await send()
@@ -272,9 +270,7 @@ async def test_one_key_is_one_message_whether_its_callers_wait_or_not(
 async def test_a_message_that_a_waiting_caller_sent_is_not_sent_later(
     later: Later, fake_graph: FakeGraph
 ) -> None:
-    first = await later.acceptor.accept(
-        PAYLOAD, scope="/messages", idempotency_key="k", request_body=PAYLOAD, message=TEXT
-    )
+    first = await later.acceptor.accept(request_of("k"))
 
     second = await later.put("k")
 

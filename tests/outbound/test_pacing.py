@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tests.outbound.conftest import FakeGraph, Make
 from wats.errors import GraphRefused, RateLimited
-from wats.outbound.accept import Accepted, Acceptor
+from wats.outbound.accept import Accepted, Acceptor, SendRequest
 from wats.outbound.messages import Outgoing
 from wats.outbound.pacing import MemoryBuckets, Pacer, ordering_key, penalty_of
 from wats.store.pacing import (
@@ -58,12 +58,14 @@ def acceptor_of(
 
 async def send(acceptor: Acceptor, recipient: str, key: str | None = None, **more: Any) -> Accepted:
     return await acceptor.accept(
-        PAYLOAD,
-        scope="/messages",
-        idempotency_key=key,
-        request_body=PAYLOAD,
-        message=text_to(recipient),
-        **more,
+        SendRequest(
+            payload=PAYLOAD,
+            scope="/messages",
+            idempotency_key=key,
+            request_body=PAYLOAD,
+            message=text_to(recipient),
+            **more,
+        )
     )
 
 
@@ -137,7 +139,9 @@ async def test_without_a_limit_and_for_a_read_mark_nothing_is_counted(
     for _ in range(5):
         await send(unlimited, "1", patience_seconds=0.0)
         await limited.accept(
-            PAYLOAD, scope="", idempotency_key=None, request_body=PAYLOAD, message=None
+            SendRequest(
+                payload=PAYLOAD, scope="", idempotency_key=None, request_body=PAYLOAD, message=None
+            )
         )
 
     assert len(fake_graph.asked) == 10

@@ -10,7 +10,7 @@ import pytest
 
 from wats.errors import GraphOutcomeUnknown, IdempotencyOutcomeUnknown
 from wats.graph.client import GraphClient
-from wats.outbound.accept import Accepted, Acceptor
+from wats.outbound.accept import Accepted, Acceptor, SendRequest
 from wats.outbound.messages import Outgoing
 from wats.outbound.transmit import Transmitter
 from wats.privacy import Secret
@@ -120,13 +120,14 @@ async def acceptor(proxy: Proxy, store: SQLiteStore) -> AsyncIterator[Acceptor]:
 
 async def attempt(acceptor: Acceptor, key: str) -> Accepted | Exception:
     try:
-        return await acceptor.accept(
-            b"{}",
+        request = SendRequest(
+            payload=b"{}",
             scope="/messages",
             idempotency_key=key,
             request_body=b"{}",
             message=Outgoing(type="text", recipient="15551230000"),
         )
+        return await acceptor.accept(request)
     except Exception as error:
         return error
 

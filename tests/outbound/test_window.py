@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tests.outbound.windows import open_window
 from wats.errors import IdempotencyConflict, WindowClosed
-from wats.outbound.accept import Acceptor
+from wats.outbound.accept import Acceptor, SendRequest
 from wats.outbound.messages import Outgoing
 from wats.outbound.window import FREE_FORM, WindowGuard, is_certainly_closed, remaining_ms
 from wats.store.sqlite import SQLiteStore
@@ -31,8 +31,8 @@ def guard(store: SQLiteStore, telemetry: Telemetry, clock: FakeClock) -> WindowG
 
 async def accept(acceptor: Acceptor, message: Outgoing | None = TEXT, **changes: Any) -> bytes:
     asked: dict[str, Any] = {"idempotency_key": None, "request_body": b"{}", **changes}
-    accepted = await acceptor.accept(b"{}", scope="/messages", message=message, **asked)
-    return accepted.body
+    request = SendRequest(payload=b"{}", scope="/messages", message=message, **asked)
+    return (await acceptor.accept(request)).body
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from wats.errors import (
     IdempotencyInFlight,
     IdempotencyOutcomeUnknown,
     InvalidIdempotencyKey,
+    MalformedRequest,
     OutboxFull,
     RateLimited,
     StoreError,
@@ -74,6 +75,37 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     replayed: bool
 
 
+class SendRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to send a message.
+
+    Attributes:
+        payload: The Graph JSON, sent unchanged.
+        scope: The route of the request. One key may be used once on each.
+        idempotency_key: The caller's key, if there is one.
+        request_body: The caller's JSON, which a request with the same key must repeat.
+        message: Its record; `None` if *payload* is not a message.
+        phone_number_id: The number that sends it; the one of the service by default.
+        endpoint: The endpoint of Graph that takes it.
+        keep_seconds: The retention of the key, if longer than that of all keys.
+        patience_seconds: The longest wait for the rate limits of Meta.
+    """
+
+    payload: bytes
+    scope: str
+    idempotency_key: str | None
+    request_body: bytes
+    message: Outgoing | None
+    phone_number_id: str | None = None
+    endpoint: Endpoint = "messages"
+    keep_seconds: float = 0
+    patience_seconds: float = REQUEST_SECONDS
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of *request_body*, which two forms of the same JSON share."""
+        return hashlib.sha256(canonical(self.request_body)).digest()
+
+
 class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The key of a request, as the store has it: the key itself is not kept."""
 
@@ -119,34 +151,11 @@ class Acceptor:
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
 
-    async def accept(
-        self,
-        payload: bytes,
-        *,
-        scope: str,
-        idempotency_key: str | None,
-        request_body: bytes,
-        message: Outgoing | None,
-        phone_number_id: str | None = None,
-        endpoint: Endpoint = "messages",
-        keep_seconds: float = 0,
-        patience_seconds: float = REQUEST_SECONDS,
-    ) -> Accepted:
-        """Send *payload*, or return the response of an earlier request with this key.
+    async def accept(self, request: SendRequest) -> Accepted:
+        """Send *request*, or return the response of an earlier request with the same key.
 
         Once Meta has accepted it, no later failure turns that into an error: a message that cannot
         be recorded is logged, and a key that cannot be completed has an unknown outcome later.
-
-        Args:
-            payload: The Graph JSON, sent unchanged.
-            scope: The route of the request. One key may be used once on each.
-            idempotency_key: The caller's key, if there is one.
-            request_body: The caller's JSON, which a request with the same key must repeat.
-            message: Its record; `None` if *payload* is not a message.
-            phone_number_id: The number that sends it; the one of the service by default.
-            endpoint: The endpoint of Graph that takes it.
-            keep_seconds: The retention of the key, if longer than that of all keys.
-            patience_seconds: The longest wait for the rate limits of Meta.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
@@ -162,38 +171,26 @@ class Acceptor:
             GraphUnreachable: Nothing was sent; the key can be used again.
             GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
-        number = phone_number_id or self._phone_number_id
-        send = Transmission(payload, number, endpoint, message)
-        demand = self._pacer.demand_of(number, message, patience_seconds)
-        if idempotency_key is None:
+        number = request.phone_number_id or self._phone_number_id
+        send = Transmission(request.payload, number, request.endpoint, request.message)
+        demand = self._pacer.demand_of(number, request.message, request.patience_seconds)
+        if request.idempotency_key is None:
             await self._pacer.wait(demand)
             return await self._send_once(self._store, send)
-        claim = _claim(number, scope, idempotency_key)
+        claim = _claim(number, request.scope, request.idempotency_key)
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
-        keep_seconds = max(keep_seconds, self._keep_seconds)
-        reservation = await self._reserve(
-            self._store, claim, canonical(request_body), keep_seconds, demand
-        )
+        reservation = await self._reserve(self._store, claim, request, demand)
         if reservation.outcome is not ReservationOutcome.RESERVED:
             return Accepted(body=_replay(reservation), replayed=True)
         turn = None if demand is None else (demand, reservation.wait_seconds)
         return await self._send_claimed(self._store, claim, send, turn)
 
-    async def accept_later(
-        self,
-        payload: bytes,
-        *,
-        scope: str,
-        idempotency_key: str | None,
-        request_body: bytes,
-        message: Outgoing,
-        phone_number_id: str | None = None,
-        endpoint: Endpoint = "messages",
-    ) -> Queued | Accepted:
-        """Store *payload* in the outbox, or return the item or response of an earlier request.
+    async def accept_later(self, request: SendRequest) -> Queued | Accepted:
+        """Store *request* in the outbox, or return the item or response of an earlier request.
 
         Raises:
+            MalformedRequest: The request is not a message; nothing was stored.
             InvalidIdempotencyKey: Nothing was stored.
             StoreNotConfigured: There is no store; nothing was stored.
             StoreUnavailable: Nothing was stored; or the message has a key and can be repeated.
@@ -203,13 +200,19 @@ class Acceptor:
             IdempotencyOutcomeUnknown: It is unknown whether such a request was sent; or whether the
                 outbox has a message without a key.
         """
+        message, key = request.message, request.idempotency_key
+        if message is None:
+            raise MalformedRequest("malformed_body", "A read mark cannot be sent later.")
         if self._outbox is None:
             raise StoreNotConfigured("The outbox requires a persistence store.")
-        number = phone_number_id or self._phone_number_id
+        number = request.phone_number_id or self._phone_number_id
         nonce = secrets.randbits(NONCE_BITS)
-        key = idempotency_key if idempotency_key is not None else secrets.token_urlsafe()
-        claim = _claim(number, scope if idempotency_key is not None else _OUTBOX_SCOPE, key)
-        send = Transmission(payload, number, endpoint, message)
+        claim = (
+            _claim(number, _OUTBOX_SCOPE, secrets.token_urlsafe())
+            if key is None
+            else _claim(number, request.scope, key)
+        )
+        send = Transmission(request.payload, number, request.endpoint, message)
         putting = self._outbox.put(
             NewSend(
                 phone_number_id=number,
@@ -218,12 +221,12 @@ class Acceptor:
                 nonce=nonce,
                 scope=claim.scope,
                 key_hash=claim.key_hash,
-                request_hash=hashlib.sha256(canonical(request_body)).digest(),
+                request_hash=request.digest,
                 keep_seconds=self._keep_seconds,
             )
         )
         # With a key, a retry may have the item already, so a cancellation must not undo it.
-        if idempotency_key is not None:
+        if key is not None:
             return _queued(await asyncio.shield(putting))
         try:
             queued = _queued(await putting)
@@ -232,21 +235,16 @@ class Acceptor:
         return msgspec.structs.replace(queued, replayed=False)  # no other request has its key
 
     async def _reserve(
-        self,
-        store: Store,
-        claim: _Claim,
-        request: bytes,
-        keep_seconds: float,
-        demand: Demand | None,
+        self, store: Store, claim: _Claim, request: SendRequest, demand: Demand | None
     ) -> Reservation:
         """Reserve the key of *claim*, or return its state."""
         try:
             return await store.reserve_request(
                 scope=claim.scope,
                 key_hash=claim.key_hash,
-                request_hash=hashlib.sha256(request).digest(),
+                request_hash=request.digest,
                 reserve_seconds=self._reserve_seconds,
-                keep_seconds=keep_seconds,
+                keep_seconds=max(request.keep_seconds, self._keep_seconds),
                 demand=demand,
             )
         except StoreError as error:

@@ -7,7 +7,7 @@ import msgspec
 
 from wats.errors import IdempotencyOutcomeUnknown, MalformedRequest
 from wats.outbound import answers
-from wats.outbound.accept import Accepted, Acceptor
+from wats.outbound.accept import Accepted, Acceptor, SendRequest
 from wats.outbound.messages import (
     GRAPH_MALFORMED,
     Outgoing,
@@ -59,16 +59,8 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        body, outgoing = self._checked(message)
-        accepted = await self._acceptor.accept(
-            body,
-            scope=SCOPE,
-            idempotency_key=idempotency_key,
-            request_body=body,
-            message=outgoing,
-            phone_number_id=phone_number_id,
-        )
-        return _sent(accepted)
+        request = self._request_of(message, idempotency_key, phone_number_id)
+        return _sent(await self._acceptor.accept(request))
 
     async def send_later(
         self,
@@ -82,17 +74,8 @@ class MessageSender:
             WatsError: As for `Acceptor.accept_later`; or MalformedRequest if the message is not
                 valid, or marks another one as read.
         """
-        body, outgoing = self._checked(message)
-        if outgoing is None:
-            raise MalformedRequest("malformed_body", "A read mark cannot be sent later.")
-        queued = await self._acceptor.accept_later(
-            body,
-            scope=SCOPE,
-            idempotency_key=idempotency_key,
-            request_body=body,
-            message=outgoing,
-            phone_number_id=phone_number_id,
-        )
+        request = self._request_of(message, idempotency_key, phone_number_id)
+        queued = await self._acceptor.accept_later(request)
         if isinstance(queued, Accepted):
             return _sent(queued)
         return Sent(
@@ -111,24 +94,30 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        body, outgoing = self._checked(reply.message)
+        key = reply.key if self._keeps_keys else None
+        request = msgspec.structs.replace(
+            self._request_of(reply.message, key, reply.phone_number_id),
+            scope=_REPLY_SCOPE,
+            keep_seconds=self._retry_seconds,
+            patience_seconds=REPLY_SECONDS,
+        )
         try:
-            accepted = await self._acceptor.accept(
-                body,
-                scope=_REPLY_SCOPE,
-                idempotency_key=reply.key if self._keeps_keys else None,
-                request_body=body,
-                message=outgoing,
-                phone_number_id=reply.phone_number_id,
-                keep_seconds=self._retry_seconds,
-                patience_seconds=REPLY_SECONDS,
-            )
+            return _sent(await self._acceptor.accept(request))
         except IdempotencyOutcomeUnknown:
             return Sent(message_id=None, is_replayed=True, is_certain=False)
-        return _sent(accepted)
 
-    def _checked(self, message: Mapping[str, object]) -> tuple[bytes, Outgoing | None]:
-        return encode_message(message, groups_enabled=self._groups_enabled)
+    def _request_of(
+        self, message: Mapping[str, object], key: str | None, phone_number_id: str | None
+    ) -> SendRequest:
+        body, outgoing = encode_message(message, groups_enabled=self._groups_enabled)
+        return SendRequest(
+            payload=body,
+            scope=SCOPE,
+            idempotency_key=key,
+            request_body=body,
+            message=outgoing,
+            phone_number_id=phone_number_id,
+        )
 
 
 def encode_message(

@@ -21,6 +21,7 @@ from wats.errors import (
 from wats.graph.errors import ADVICE, Action, find_rule
 from wats.ids import is_safe_id
 from wats.inbound.replies import read_mark
+from wats.outbound.accept import SendRequest
 from wats.outbound.composers.describe import schemas
 from wats.outbound.messages import (
     BSUID_PATTERN,
@@ -246,12 +247,14 @@ async def mark_read(parts: Parts, request: Request) -> Response:
     typing = parse_read_mark(await request.json_body(), strict=request.is_strict)
     mark = {"messaging_product": "whatsapp", **read_mark(wamid, typing=typing)}
     accepted = await parts.acceptor.accept(
-        msgspec.json.encode(mark),
-        scope=SCOPE,
-        idempotency_key=None,
-        request_body=b"",
-        message=None,
-        phone_number_id=request.number,
+        SendRequest(
+            payload=msgspec.json.encode(mark),
+            scope=SCOPE,
+            idempotency_key=None,
+            request_body=b"",
+            message=None,
+            phone_number_id=request.number,
+        )
     )
     return Response(HTTPStatus.OK, accepted.body)
 
@@ -269,27 +272,19 @@ async def forward(
 
     If the client prefers that, a message is stored in the outbox and sent later.
     """
+    asked = SendRequest(
+        payload=payload,
+        scope=scope,
+        idempotency_key=request.header(b"idempotency-key"),
+        request_body=body,
+        message=message,
+        phone_number_id=request.number,
+        endpoint=endpoint,
+    )
     try:
         if message is not None and request.is_async:
-            queued = await parts.acceptor.accept_later(
-                payload,
-                scope=scope,
-                idempotency_key=request.header(b"idempotency-key"),
-                request_body=body,
-                message=message,
-                phone_number_id=request.number,
-                endpoint=endpoint,
-            )
-            return await later(parts, request, queued)
-        accepted = await parts.acceptor.accept(
-            payload,
-            scope=scope,
-            idempotency_key=request.header(b"idempotency-key"),
-            request_body=body,
-            message=message,
-            phone_number_id=request.number,
-            endpoint=endpoint,
-        )
+            return await later(parts, request, await parts.acceptor.accept_later(asked))
+        accepted = await parts.acceptor.accept(asked)
     except StoreNotConfigured as error:
         # Not 503, since a retry cannot succeed. Nor is it sent: a retry would send it again.
         return problem(HTTPStatus.NOT_IMPLEMENTED, error.code, error.message)
