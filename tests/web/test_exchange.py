@@ -37,12 +37,12 @@ async def test_a_body_is_the_sum_of_its_chunks() -> None:
     ],
 )
 async def test_reading_ends_as_soon_as_the_cap_is_passed(messages: list[Message]) -> None:
-    with pytest.raises(PayloadTooLarge):
+    with pytest.raises(PayloadTooLarge, match="larger than 4 bytes"):
         await request(*messages).body(4)
 
 
 async def test_a_body_that_is_declared_too_large_is_not_read() -> None:
-    with pytest.raises(PayloadTooLarge):
+    with pytest.raises(PayloadTooLarge, match="larger than 4 bytes"):
         await request(headers=[(b"content-length", b"5")]).body(4)
 
 

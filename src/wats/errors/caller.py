@@ -59,7 +59,7 @@ class PayloadTooLarge(CallerError):
 
     code = "payload_too_large"
     status = 413
-    text = "Body exceeds maxBodyBytes."
+    text = "The body is too large."
 
 
 class LengthRequired(CallerError):

@@ -39,7 +39,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         received: The number of updates in the body.
         dispatched: The number of new updates: on disk or, without a store, handled without failure.
-        skipped: The number of duplicates and of parts that are not understood.
+        skipped: The number of duplicates, of ignored updates and of parts that are not understood.
     """
 
     received: int
@@ -158,13 +158,16 @@ class Receiver:
             self._store.receive(arrivals, storing.end, self._dispatcher)
 
     def finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
-        """Count skipped parts and pass the receipt to *on_receipt*, with *new* as dispatched.
+        """Count ignored and skipped parts, and pass the receipt with *new* as dispatched.
 
         Call it after the commit: parts of a webhook that Meta sends again would be counted twice.
         """
         skipped = 0
         for kind, count in found.skipped.items():
             self.telemetry.webhooks.update(kind, Outcome.SKIPPED, count)
+            skipped += count
+        for kind, count in found.ignored.items():
+            self.telemetry.webhooks.update(kind, _SUCCESS, count)
             skipped += count
         received = len(found.updates)
         if self._store is not None:

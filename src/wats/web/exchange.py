@@ -179,11 +179,7 @@ class Request:
         coding = self.header(b"content-encoding")
         if coding and not _COMPRESSIONS.isdisjoint(map(str.strip, coding.lower().split(","))):
             raise UnsupportedMediaType([Detail("content-encoding", "must be absent or identity")])
-        try:
-            body = await self.body(max_bytes)
-        except PayloadTooLarge:  # its usual text is about the webhook
-            raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes.") from None
-        return body.removeprefix(BOM_UTF8)
+        return (await self.body(max_bytes)).removeprefix(BOM_UTF8)
 
     @property
     def length(self) -> int:
@@ -255,12 +251,12 @@ class Request:
         """
         declared = self.header(b"content-length")
         if declared is not None and declared.isdecimal() and int(declared[:20]) > max_bytes:
-            raise PayloadTooLarge
+            raise _too_large(max_bytes)
         message = await self._receive()
         chunk: bytes = _chunk_of(message)
         if not message.get("more_body", False):
             if len(chunk) > max_bytes:
-                raise PayloadTooLarge
+                raise _too_large(max_bytes)
             return chunk
         pieces: list[bytes] = []  # for other servers
         add = self._extension(HELD_EXTENSION, "add", pieces.append)
@@ -274,10 +270,14 @@ class Request:
             add(chunk)
             size += len(chunk)
             if size > max_bytes:
-                raise PayloadTooLarge
+                raise _too_large(max_bytes)
             has_more = message.get("more_body", False)
         body: bytes = take()
         return body
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
 def _chunk_of(message: Message) -> bytes:

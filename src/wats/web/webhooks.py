@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
-from wats.errors import CallerError, WebhookRefused
+from wats.errors import CallerError, PayloadTooLarge, WebhookRefused
 from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
 from wats.log import Log
@@ -94,7 +94,10 @@ async def verify(parts: Parts, request: Request) -> Response:
 
 async def receive(parts: Parts, request: Request) -> Response:
     """Accept a webhook; 200 means that its updates are on disk, or handled without a store."""
-    body = await request.body(parts.profile.webhook.max_body_bytes)
+    try:
+        body = await request.body(parts.profile.webhook.max_body_bytes)
+    except PayloadTooLarge:
+        raise PayloadTooLarge("Body exceeds maxBodyBytes.") from None
     if not body and request.header(b"transfer-encoding") is not None:
         raise WebhookRefused("missing_body", "POST body is required.")
     return answer(await parts.receiver.receive(body, request.header(b"x-hub-signature-256")))
