@@ -264,6 +264,30 @@ async def test_a_reservation_whose_commit_is_not_reported_is_undone(
                 await asyncio.sleep(0.01)
 
 
+async def test_a_key_of_a_request_that_failed_during_an_outage_is_free_afterwards(
+    server: Server, database: str
+) -> None:
+    network = LosesCommits(server)
+    async with store_behind(network, database) as store:
+
+        async def reserve() -> ReservationOutcome:
+            return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+
+        assert await reserve() is ReservationOutcome.RESERVED
+
+        await execute(database, END_SESSIONS)
+        network.is_down = True
+        with pytest.raises(StoreUnavailable):
+            await store.fail_request(**KEY)
+        network.is_down = False
+
+        async with asyncio.timeout(15):
+            while await eventually(reserve) is not ReservationOutcome.RESERVED:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(2)
+        assert await reserve() is ReservationOutcome.IN_FLIGHT
+
+
 @pytest.mark.long
 async def test_a_commit_that_is_not_reported_is_undone_after_an_outage_of_any_length(
     server: Server, database: str, arrival: MakeArrival

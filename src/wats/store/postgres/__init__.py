@@ -47,6 +47,7 @@ from wats.store.records import (
     MessageRecord,
     Received,
     Reservation,
+    ReservationOutcome,
     Retention,
     Settled,
     Settlement,
@@ -105,6 +106,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._reservations: dict[tuple[str, bytes], Undo[Reservation]] = {}
 
     @property
     @override
@@ -410,7 +412,12 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             demand=demand,
         )
         undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash, nonce=nonce)
-        return await self._write(StoreOperation.RESERVE, reserve, undo, undo_unknown=True)
+        reservation: Reservation = await self._write(
+            StoreOperation.RESERVE, reserve, undo, undo_unknown=True
+        )
+        if reservation.outcome is ReservationOutcome.RESERVED:
+            self._reservations[scope, key_hash] = undo
+        return reservation
 
     @override
     async def complete_request(
@@ -421,15 +428,24 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             if message is not None:
                 await messages.record(connection, message)
 
+        self._reservations.pop((scope, key_hash), None)
         await self._write(StoreOperation.COMPLETE, complete)
 
     @override
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
         fail = partial(requests.fail, scope=scope, key_hash=key_hash)
-        await self._write(StoreOperation.FAIL, fail)
+        undo, database = self._reservations.pop((scope, key_hash), None), self._database
+        try:
+            await self._write(StoreOperation.FAIL, fail)
+        except StoreUnavailable:
+            if database is not None:  # the caller is told to repeat the request with this key
+                reservation = Reservation(outcome=ReservationOutcome.RESERVED)
+                self._undo_soon(database, undo, reservation)
+            raise
 
     @override
     async def doubt_request(self, *, scope: str, key_hash: bytes) -> None:
+        self._reservations.pop((scope, key_hash), None)
         doubt = partial(requests.doubt, scope=scope, key_hash=key_hash)
         await self._write(StoreOperation.DOUBT, doubt)
 
