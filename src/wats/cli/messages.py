@@ -19,7 +19,7 @@ from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
 from wats.inspection.formatting import printable
 from wats.inspection.paging import first_items
-from wats.web.api.messages import MessageDetails, MessageView
+from wats.web.api.message_records import MessageDetails, MessageView
 
 
 @click.group(cls=StrictGroup)

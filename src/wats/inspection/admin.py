@@ -10,7 +10,7 @@ from wats.inspection.client import Remote
 from wats.inspection.paging import all_items
 from wats.inspection.routes import Routes
 from wats.privacy import Secret
-from wats.web.api.messages import MessageDetails, MessageList
+from wats.web.api.message_records import MessageDetails, MessageList
 from wats.web.ops.consumers import ConsumerList, PauseView
 from wats.web.ops.deliveries import (
     MAX_IDS,

@@ -13,6 +13,7 @@ from wats.web.api import (
     groups,
     marketing_messages,
     media,
+    message_records,
     messages,
     updates,
 )
@@ -45,7 +46,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         *with_groups,
         *consumers.routes(admin),
         *deliveries.routes(admin),
-        *messages.admin_routes(admin),
+        *message_records.routes(admin),
         *outbox.routes(admin),
         *erasures.routes(admin),
     )
