@@ -36,7 +36,7 @@ from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
-from wats.telemetry.sinks.isolation import FailureLog
+from wats.telemetry.sinks.isolation import WorkerFailures
 from wats.telemetry.spans import read_traceparent
 from wats.worker import Duties, Worker
 
@@ -169,8 +169,7 @@ class Dispatcher(Slots):
         self.log = log
         self.now = now
         self.shows_lag = telemetry.shows_lag
-        self._store_failures = FailureLog("wats.store.error", log=log, now=now)
-        self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+        self._failures = WorkerFailures("dispatch", errors=telemetry.errors, log=log, now=now)
         self._jitter = jitter
         self.calls = HandlerCalls(
             handlers,
@@ -214,8 +213,8 @@ class Dispatcher(Slots):
                 claim=partial(self._claim, name),
                 settle=self._settle,
                 renew=self._renew,
-                trouble=self._record_trouble,
-                replaced=partial(self._interruptions.report, "dispatch"),
+                trouble=self._failures.trouble,
+                replaced=self._failures.replaced,
             ),
             concurrency=self._handlers[name].concurrency or self._config.concurrency,
             limit=self._handlers[name].limit,
@@ -231,11 +230,6 @@ class Dispatcher(Slots):
             and all(worker.is_alive for worker in self._workers.values())
             and not self.calls.is_exhausted
         )
-
-    def _record_trouble(self, error: BaseException) -> None:
-        self.telemetry.errors.record(error)
-        if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
-            self._store_failures.report("dispatch", error.__cause__ or error)
 
     def retry_seconds(self, name: str, attempt: int) -> float | None:
         """Return the pause after the failure of *attempt*; `None` after the last attempt."""

@@ -48,7 +48,7 @@ from wats.store.records import (
 )
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome
-from wats.telemetry.sinks.isolation import FailureLog
+from wats.telemetry.sinks.isolation import WorkerFailures
 from wats.worker import Duties, Worker
 
 FIRST_RETRY_SECONDS: Final = 2.0
@@ -111,8 +111,7 @@ class Outbox:
             max_attempts=UNLIMITED_ATTEMPTS,
         )
         self._call_starts = CallStarts(store)
-        self._store_failures = FailureLog("wats.store.error", log=log, now=now)
-        self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+        self._failures = WorkerFailures("outbox", errors=telemetry.errors, log=log, now=now)
         self._paces: Mapping[str, Pace] = {}
         self._claimable: dict[str, None] = {}  # numbers that may have due messages, in turn
         self._look_at = 0.0
@@ -160,8 +159,8 @@ class Outbox:
                 claim=self._claim,
                 settle=self._settle,
                 renew=self._renew,
-                trouble=self._record_trouble,
-                replaced=partial(self._interruptions.report, "outbox"),
+                trouble=self._failures.trouble,
+                replaced=self._failures.replaced,
             ),
             concurrency=self._config.concurrency,
             poll_seconds=POLL_SECONDS,
@@ -250,13 +249,8 @@ class Outbox:
         try:
             return await self._call_starts.record(delivery)
         except StoreError as error:
-            self._record_trouble(error)
+            self._failures.trouble(error)
             return False
-
-    def _record_trouble(self, error: BaseException) -> None:
-        self.telemetry.errors.record(error)
-        if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
-            self._store_failures.report("outbox", error.__cause__ or error)
 
     def after(self, delivery: Delivery, error: GraphError) -> Settlement:
         """Return how the lease of *delivery* ends after *error*."""

@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias
 from wats.clock import Now, to_iso, utc_now
 from wats.errors import ConfigError, ConfigIssue
 from wats.log import Log, write_json_line
-from wats.telemetry.recent_errors import error_name
+from wats.telemetry.recent_errors import ErrorLedger, error_name
 from wats.telemetry.repeats import Repeats
 from wats.telemetry.spans import Span, SpanContext, Start, start_span
 
@@ -81,6 +81,26 @@ class FailureLog:
         }
         with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(line)
+
+
+class WorkerFailures:
+    """Counts and logs the failures of a worker, under *method* in log lines."""
+
+    def __init__(self, method: str, *, errors: ErrorLedger, log: Log, now: Now) -> None:
+        self._method = method
+        self._errors = errors
+        self._of_store = FailureLog("wats.store.error", log=log, now=now)
+        self._of_tasks = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+
+    def trouble(self, error: BaseException) -> None:
+        """Record a failure of a function of the worker."""
+        self._errors.record(error)
+        if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
+            self._of_store.report(self._method, error.__cause__ or error)
+
+    def replaced(self, error: BaseException) -> None:
+        """Record the end of a task of the worker."""
+        self._of_tasks.report(self._method, error)
 
 
 class IsolatedSink:
