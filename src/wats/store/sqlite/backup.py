@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -95,9 +96,7 @@ def _copy(source: Path, copy: Path, path: str) -> None:
     if log.exists() and log.stat().st_size > 0:
         raise _refused(_CANNOT_RESTORE, Fault.FOREIGN_LOG, _FILE, str(source))
     try:
-        with source.open("rb") as file, copy.open("wb") as written:
-            while block := file.read(1 << 20):
-                written.write(block)
+        shutil.copyfile(source, copy)
     except OSError as error:
         fault = fault_of(error)
         where, shown = (KEY, path) if fault is Fault.DISK_FULL else (_FILE, str(source))
@@ -121,7 +120,9 @@ def _replace(real: Path, copy: Path) -> Path | None:
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         previous = real.with_name(f"{real.name}.replaced-{moment}")
         os.link(real, previous)
-        _keep_owner(real, copy)
+        owner = real.stat()
+        with suppress(PermissionError):  # only root can, and only root needs to
+            os.chown(copy, owner.st_uid, owner.st_gid)
     copy.replace(real)
     for ending in _SIDE_FILES:
         side = Path(f"{real}{ending}")
@@ -131,12 +132,6 @@ def _replace(real: Path, copy: Path) -> Path | None:
             side.rename(f"{previous}{ending}")
     _flush(real.parent)
     return previous
-
-
-def _keep_owner(old: Path, new: Path) -> None:
-    found = old.stat()
-    with suppress(PermissionError):  # only root can, and only root needs to
-        os.chown(new, found.st_uid, found.st_gid)
 
 
 @contextmanager
