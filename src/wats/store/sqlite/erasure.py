@@ -111,7 +111,9 @@ WHERE m.window_hash IS NOT NULL AND (from_phone IN (?2, ?3) OR to_phone IN (?2, 
 
 _WINDOWS = "SELECT digest FROM wats_windows WHERE digest IN carray(?)"
 
-_STATUSES_OF = "SELECT count(*) FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
+_COUNT_STATUSES = f"""
+SELECT count(*) FROM carray(?) CROSS JOIN wats_statuses ON id {statuses.ids_of("value")}
+"""
 
 _DELETE: Final[Mapping[str, str]] = {
     STATUSES: "DELETE FROM wats_statuses WHERE id = ?",
@@ -119,7 +121,7 @@ _DELETE: Final[Mapping[str, str]] = {
     RESPONSES: "UPDATE wats_requests SET response = CAST('{}' AS BLOB) WHERE rowid = ?",
 }
 
-_DELETE_STATUSES = "DELETE FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
+_DELETE_STATUSES = f"DELETE FROM wats_statuses WHERE id {statuses.ids_of('?1')}"
 
 _DELETE_WINDOW = "DELETE FROM wats_windows WHERE digest = ?"
 
@@ -228,9 +230,10 @@ def _find_indexed(
 
 
 def _count_statuses(connection: Connection, messages_of: Sequence[int]) -> int:
-    return sum(
-        connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in messages_of
-    )
+    if not messages_of:
+        return 0
+    count: int = connection.execute(_COUNT_STATUSES, (message_index.numbers(messages_of),)).get
+    return count
 
 
 def _windows(connection: Connection, names: Sequence[tuple[str, str]]) -> Sequence[int]:
@@ -264,7 +267,7 @@ def delete(writer: Writer, phase: str, found: FoundRows) -> None:
         return
     if phase in {INDEXED, MESSAGES}:
         messages.delete(writer, rows)
-        writer.executemany(_DELETE_STATUSES, [(id_, statuses.ID_BITS) for id_ in rows])
+        writer.executemany(_DELETE_STATUSES, [(id_,) for id_ in rows])
         writer.executemany(_DELETE_WINDOW, [(digest,) for digest in found.windows])
         return
     writer.executemany(_DELETE[phase], [(id_,) for id_ in rows])

@@ -106,8 +106,7 @@ ORDER BY latest_at DESC
 CAN_GO = f"""
 updated_at < ?2 AND NOT EXISTS (
     SELECT 1 FROM wats_statuses
-    WHERE id BETWEEN row_id << {statuses.ID_BITS} AND (row_id + 1 << {statuses.ID_BITS}) - 1
-        AND occurred_at >= ?2
+    WHERE id {statuses.ids_of("row_id")} AND occurred_at >= ?2
 )
 """
 """For a `Walk`. Without its message, a status would not be recognized."""

@@ -24,16 +24,21 @@ from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 ID_BITS = 16
 """The lowest bits of an id, which number the statuses of one message. Part of the schema."""
 
+
+def ids_of(row_id: str) -> str:
+    """Return the SQL for the range of ids of the statuses of the message *row_id*."""
+    return f"BETWEEN {row_id} << {ID_BITS} AND ({row_id} + 1 << {ID_BITS}) - 1"
+
+
 _MESSAGES = """
 SELECT phone_number_id, wa_message_id, row_id, status, created_at, updated_at
 FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 WHERE direction = 'outbound'
 """
 
-_KNOWN = """
+_KNOWN = f"""
 SELECT s.id, s.status, s.participant, s.occurred_at
-FROM carray(?1) AS m
-CROSS JOIN wats_statuses AS s ON s.id BETWEEN m.value << ?2 AND ((m.value + 1) << ?2) - 1
+FROM carray(?) AS m CROSS JOIN wats_statuses AS s ON s.id {ids_of("m.value")}
 """
 
 _INSERT = """
@@ -58,7 +63,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 
 _DELETE_EARLY = "DELETE FROM wats_early_statuses WHERE id = ?"
 
-_HISTORY = """
+_HISTORY = f"""
 WITH found (row_id) AS (
     SELECT row_id FROM wats_messages
     WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1) AND wa_message_hash = ?1
@@ -70,7 +75,7 @@ WITH found (row_id) AS (
 SELECT m.phone_number_id, m.wa_message_id, s.status, s.participant, s.error_code, s.occurred_at,
     s.id AS position, 0 AS is_early
 FROM found AS f CROSS JOIN wats_messages AS m ON m.row_id = f.row_id
-CROSS JOIN wats_statuses AS s ON s.id BETWEEN m.row_id << ?3 AND ((m.row_id + 1) << ?3) - 1
+CROSS JOIN wats_statuses AS s ON s.id {ids_of("m.row_id")}
 WHERE m.wa_message_id = ?2
 UNION ALL
 SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id, 1
@@ -203,7 +208,7 @@ def _add(
         return []
     next_ids = {message.row_id: message.row_id << ID_BITS for _, message, _ in transitions}
     known: set[_Row] = set()
-    for id_, *identity in connection.execute(_KNOWN, (numbers(next_ids), ID_BITS)):
+    for id_, *identity in connection.execute(_KNOWN, (numbers(next_ids),)):
         row_id = id_ >> ID_BITS
         next_ids[row_id] = id_ + 1
         known.add((row_id, *identity))
@@ -260,5 +265,5 @@ def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) ->
 
 def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
     """Read the transitions of this message, by searching all buckets with sent messages."""
-    values = short_fingerprint(wa_message_id), wa_message_id, ID_BITS
+    values = short_fingerprint(wa_message_id), wa_message_id
     return [status_of(row) for row in connection.execute(_HISTORY, values)]
