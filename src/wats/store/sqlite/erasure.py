@@ -92,15 +92,13 @@ _SEARCH: Final[Mapping[str, str]] = {
 
 _NUMBERS = "SELECT phone_number_id FROM wats_numbers"
 
-# Messages that are not indexed yet.
-_PENDING = """
+# Those that are not indexed yet, and the others; one statement, since they may be indexed between
+# two, and buckets may be merged.
+_INDEXED = """
 SELECT row_id FROM wats_messages
 WHERE row_id > (SELECT max(?1, indexed_row_id) FROM wats_marks WHERE id = 1)
     AND window_hash IS NOT NULL AND (from_phone IN (?2, ?3) OR to_phone IN (?2, ?3))
-"""
-
-# One statement, since buckets may be merged between two.
-_INDEXED = """
+UNION ALL
 SELECT m.row_id
 FROM wats_message_buckets CROSS JOIN carray(?4) AS h
 CROSS JOIN wats_message_index AS i
@@ -209,13 +207,9 @@ def _find_indexed(
     names = [(number, spelling) for number in numbers for spelling in person.spellings]
     hashes = {messages.window_hash(*each) for each in names}
     hashes |= {messages.person_hash(*each) for each in names}
-    first, last = person.spellings[0], person.spellings[-1]
-    # Pending messages first: they may be indexed between the two statements.
-    rows = {row_id for (row_id,) in connection.execute(_PENDING, (after, first, last))}
-    if hashes:
-        values = after, first, last, message_index.numbers(hashes)
-        rows |= {row_id for (row_id,) in connection.execute(_INDEXED, values)}
-    found = sorted(rows)[:DELETE_ROWS]
+    values = after, person.spellings[0], person.spellings[-1], message_index.numbers(hashes or {0})
+    rows = sorted({row_id for (row_id,) in connection.execute(_INDEXED, values)})
+    found = rows[:DELETE_ROWS]
     windows = _windows(connection, names) if after == 0 else ()
     return FoundRows(
         rows=found,
