@@ -167,11 +167,8 @@ def consumers(
 
 def _counts(connection: Connection) -> Iterator[tuple[str, bool, Depth]]:
     for name, is_paused, pending, leased, retry, dead in connection.execute(_CONSUMERS):
-        yield (
-            name,
-            bool(is_paused),
-            Depth(pending=pending, leased=leased, retry=retry, dead=dead),
-        )
+        depth = Depth(pending=pending, leased=leased, retry=retry, dead=dead)
+        yield name, bool(is_paused), depth
 
 
 def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
