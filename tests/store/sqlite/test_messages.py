@@ -155,7 +155,7 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
     for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
         new = requests.NewKey(key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600)
         requests.reserve(writer, new)
-    requests.complete(writer, [requests.Completion(("send", b"1"), b"{}", message())])
+    requests.complete(writer, [(("send", b"1"), b"{}", message())])
     requests.doubt(writer, scope="send", key_hash=b"2")
     requests.fail(writer, scope="send", key_hash=b"3")
     requests.purge(writer, 10)

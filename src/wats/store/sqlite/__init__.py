@@ -192,7 +192,7 @@ class SQLiteStore(SQLiteLifecycle, Store):
     async def complete_request(
         self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
     ) -> None:
-        completion = requests.Completion((scope, key_hash), response, message)
+        completion = (scope, key_hash), response, message
         await self._join(StoreOperation.COMPLETE, requests.complete, completion)
 
     fail_request = writes(requests.fail, StoreOperation.FAIL)

@@ -95,19 +95,12 @@ def _paced(writer: Writer, key: Key, demand: Demand) -> Reservation:
     return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
-class Completion(msgspec.Struct, frozen=True):
-    """The response of a completed request, and the message that was sent."""
-
-    key: Key
-    response: bytes
-    message: MessageRecord | None
-
-
-def complete(writer: Writer, completions: Sequence[Completion]) -> Sequence[None]:
-    """Store the responses of completed requests, and record their messages."""
-    writer.executemany(_COMPLETE, [(each.response, *each.key) for each in completions])
-    found = [each.message for each in completions if each.message is not None]
-    messages.record(writer, found)
+def complete(
+    writer: Writer, completions: Sequence[tuple[Key, bytes, MessageRecord | None]]
+) -> Sequence[None]:
+    """Store the responses of the requests with these keys, and record their messages."""
+    writer.executemany(_COMPLETE, [(response, *key) for key, response, _ in completions])
+    messages.record(writer, [message for _, _, message in completions if message is not None])
     return [None] * len(completions)
 
 
