@@ -68,28 +68,28 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ?1 AND due_at <= ?
 """
 """Whether no new delivery may be leased on arrival: older ones are due, or leases are paused."""
 
-DUE = """
+DUE_IF = """
 SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload,
     arrived_at
 FROM wats_deliveries
 WHERE consumer = ?1 AND due_at <= ?2
     AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
+    AND {}
 ORDER BY due_at, id
 LIMIT ?3
 """
+"""The heads to claim, with a further condition."""
 
-_DUE_WITH_MARK = DUE.replace(
-    "ORDER BY due_at, id\n",
-    """AND due_at <= (
+_DUE = DUE_IF.format("true")
+
+_DUE_WITH_MARK = DUE_IF.format("""due_at <= (
     SELECT max(due_at) FROM (
         SELECT due_at FROM wats_deliveries
         WHERE consumer = ?1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?5
     )
 )
 AND EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(substr(payload, 1, ?4), CAST(value AS BLOB)))
-ORDER BY due_at, id
-""",
-)
+""")
 
 _FOLLOWERS = """
 SELECT id, update_id, payload, attempts FROM wats_deliveries
@@ -272,12 +272,12 @@ def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) ->
     values: _Row = (name, writer.clock(), limit + 1)
     if marks:
         values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
-    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else DUE, values).fetchall()
+    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
     return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
 
 
 def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
-    """Lease the rows *found* by `DUE`."""
+    """Lease the rows *found* by `DUE_IF`."""
     consumer, number = writer.consumers[name], new_lease()
     due_at = writer.time_after(consumer.lease_seconds)
     deliveries = [_claimed(writer, consumer, row, number) for row in found]

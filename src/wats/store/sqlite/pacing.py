@@ -35,15 +35,10 @@ ON CONFLICT (phone_number_id, bucket) DO UPDATE
 SET full_at = excluded.full_at, level = excluded.level, level_at = excluded.level_at
 """
 
-_DUE_OF_NUMBER = deliveries.DUE.replace(
-    "ORDER BY due_at, id\n",
-    """AND EXISTS (
+_DUE_OF_NUMBER = deliveries.DUE_IF.format("""EXISTS (
     SELECT 1 FROM wats_outbox AS item
     WHERE item.id = wats_deliveries.id AND item.phone_number_id = ?4
-)
-ORDER BY due_at, id
-""",
-)
+)""")
 
 _POSTPONE = "UPDATE wats_deliveries SET due_at = ? WHERE id = ?"
 
