@@ -14,11 +14,11 @@ from typing import Final
 import apsw
 from apsw import Connection
 
-from wats.errors import BackupRefused, ConfigIssue
+from wats.errors import BackupRefused
 from wats.faults import Fault, fault_of
 from wats.store.sqlite.file_guard import SET_ASIDE, admit
 from wats.store.sqlite.mounts import unsafe_mount
-from wats.store.sqlite.open_faults import KEY, cause_of
+from wats.store.sqlite.open_faults import KEY, cause_of, issue_of
 from wats.store.sqlite.probe import fault_of_content
 
 _CANNOT_BACK_UP: Final = "The database cannot be backed up."
@@ -185,5 +185,4 @@ def _flush(path: Path) -> None:
 
 
 def _refused(message: str, fault: Fault, where: str, shown: str) -> BackupRefused:
-    issue = ConfigIssue(fault.value, where, f"{shown!r}: {fault.meaning}")
-    return BackupRefused(message, issue=issue)
+    return BackupRefused(message, issue=issue_of(fault, shown, where))

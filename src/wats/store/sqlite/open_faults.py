@@ -54,9 +54,9 @@ def explain(error: Exception, path: str) -> Exception:
             return error
 
 
-def issue_of(fault: Fault, path: str) -> ConfigIssue:
-    """Return the cause *fault* of an error of the database at *path*."""
-    return ConfigIssue(fault.value, KEY, f"{path!r}: {fault.meaning}")
+def issue_of(fault: Fault, path: str, where: str = KEY) -> ConfigIssue:
+    """Return the cause *fault* of an error of the file *path*, which *where* names."""
+    return ConfigIssue(fault.value, where, f"{path!r}: {fault.meaning}")
 
 
 def cause_of(error: BaseException | None, path: str) -> Fault:
