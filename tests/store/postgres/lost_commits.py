@@ -70,13 +70,9 @@ class InboxWithLostCommits(InboxMachine):
         self.run(until(is_undone))
 
     def _undo(self, leased: Sequence[Expected]) -> None:
-        """Release *leased*, whose former leases were lost."""
-        for held in self.held:
-            for delivery, each in [*held.values()]:
-                if each in leased:
-                    self.lost.append(held.pop(delivery.id)[0])
         for each in leased:
             self.model.end(each, DeliveryState.PENDING, 0)
+        self._until_undone()
 
     @rule(client=CLIENTS, consumer=st.sampled_from(NAMES), limit=st.integers(1, 3), loss=LOSSES)
     def lose_a_claim(self, client: int, consumer: str, limit: int, loss: Loss) -> None:
@@ -90,9 +86,12 @@ class InboxWithLostCommits(InboxMachine):
 
         if loss is Loss.REPORT:
             heads = self.model.heads(consumer)[:limit]
+            for held in self.held:  # their former leases are lost in any case
+                for delivery, each in [*held.values()]:
+                    if each in heads:
+                        self.lost.append(held.pop(delivery.id)[0])
             exhausted = [each for each in heads if self.model.lease(each, by)]
             self._undo([each for each in heads if each not in exhausted])
-            self._until_undone()
 
     @rule(client=CLIENTS, items=ITEMS, slots=SLOTS, loss=LOSSES)
     def lose_an_arrival(
@@ -113,7 +112,6 @@ class InboxWithLostCommits(InboxMachine):
                 consumers = [self.consumers[client][name] for name in each.consumers]
                 self.model.arrive(int(each.payload), each.ordering_key, consumers, room)
             self._undo([each for each in self.model.outstanding[before:] if each.is_leased])
-            self._until_undone()
         results = self.run(receive(self.stores[client], arrivals))
         for arrival, result in zip(arrivals, results, strict=True):
             if loss is Loss.REPORT:
