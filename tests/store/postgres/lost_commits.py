@@ -1,7 +1,7 @@
 """An inbox and an outbox whose connections end in the moment of a commit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,30 +20,30 @@ from tests.store.model import (
     InboxMachine,
 )
 from tests.store.outbox_model import ENDS as SEND_ENDS
-from tests.store.outbox_model import KEYS, Key, OutboxMachine
+from tests.store.outbox_model import KEYS, OutboxMachine
 from tests.store.postgres.network import LosesCommits, Loss
 from wats.errors import StoreUnavailable
 from wats.store import receive
-from wats.store.records import OUTBOX, DeliveryState, Depth, ReservationOutcome, Settlement
+from wats.store.records import OUTBOX, DeliveryState, ReservationOutcome, Settlement
 
 LOSSES = st.sampled_from(Loss)
 
 
-async def until(is_reached: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await is_reached():
-            await asyncio.sleep(0.002)
+async def is_lost(
+    network: LosesCommits, store: Any, operation: Coroutine[Any, Any, Any], loss: Loss
+) -> bool:
+    """Run *operation* of *store*; return whether its caller cannot know if it was committed.
 
-
-async def is_lost(network: LosesCommits, operation: Coroutine[Any, Any, Any], loss: Loss) -> bool:
-    """Run *operation*; return whether its caller cannot know if it was committed.
-
-    An operation of one statement has no commit to lose.
+    Its leases and reservations are undone when this returns. An operation of one statement has no
+    commit to lose.
     """
     network.loss = loss
     try:
         await operation
     except StoreUnavailable:
+        async with asyncio.timeout(30):
+            while store._tasks:
+                await asyncio.sleep(0.002)
         return True
     finally:
         network.loss = None
@@ -59,39 +59,29 @@ class InboxWithLostCommits(InboxMachine):
 
     network: LosesCommits
 
-    def lose(self, operation: Coroutine[Any, Any, Any], loss: Loss) -> bool:
-        return bool(self.run(is_lost(self.network, operation, loss)))
-
-    def _until_undone(self) -> None:
-        async def is_undone() -> bool:
-            found = (await self.stores[0].depth()).consumers
-            return all(found.get(name, Depth()) == self.model.depth(name) for name in NAMES)
-
-        self.run(until(is_undone))
-
-    def _undo(self, leased: Sequence[Expected]) -> None:
-        for each in leased:
-            self.model.end(each, DeliveryState.PENDING, 0)
-        self._until_undone()
+    def lose(self, client: int, operation: Coroutine[Any, Any, Any], loss: Loss) -> bool:
+        return bool(self.run(is_lost(self.network, self.stores[client], operation, loss)))
 
     @rule(client=CLIENTS, consumer=st.sampled_from(NAMES), limit=st.integers(1, 3), loss=LOSSES)
     def lose_a_claim(self, client: int, consumer: str, limit: int, loss: Loss) -> None:
         by = self.consumers[client].get(consumer)
         if by is None:
             return
-        if not self.model.heads(consumer):
-            self._work_on_something(client)
 
-        assert self.lose(self.stores[client].claim(consumer, limit), loss)
+        assert self.lose(client, self.stores[client].claim(consumer, limit), loss)
 
         if loss is Loss.REPORT:
             heads = self.model.heads(consumer)[:limit]
-            for held in self.held:  # their former leases are lost in any case
-                for delivery, each in [*held.values()]:
-                    if each in heads:
-                        self.lost.append(held.pop(delivery.id)[0])
-            exhausted = [each for each in heads if self.model.lease(each, by)]
-            self._undo([each for each in heads if each not in exhausted])
+            self._lose_former_leases(heads)
+            for each in heads:
+                if not self.model.lease(each, by):
+                    self.model.end(each, DeliveryState.PENDING, 0)
+
+    def _lose_former_leases(self, heads: Sequence[Expected]) -> None:
+        for held in self.held:
+            for delivery, each in [*held.values()]:
+                if each in heads:
+                    self.lost.append(held.pop(delivery.id)[0])
 
     @rule(client=CLIENTS, items=ITEMS, slots=SLOTS, loss=LOSSES)
     def lose_an_arrival(
@@ -104,14 +94,16 @@ class InboxWithLostCommits(InboxMachine):
         arrivals = self._arrivals(client, items)
         room = self._room(slots)
 
-        assert self.lose(receive(self.stores[client], arrivals, slots), loss)
+        assert self.lose(client, receive(self.stores[client], arrivals, slots), loss)
 
         if loss is Loss.REPORT:
             before = len(self.model.outstanding)
             for each in arrivals:
                 consumers = [self.consumers[client][name] for name in each.consumers]
                 self.model.arrive(int(each.payload), each.ordering_key, consumers, room)
-            self._undo([each for each in self.model.outstanding[before:] if each.is_leased])
+            for each in self.model.outstanding[before:]:
+                if each.is_leased:
+                    self.model.end(each, DeliveryState.PENDING, 0)
         results = self.run(receive(self.stores[client], arrivals))
         for arrival, result in zip(arrivals, results, strict=True):
             if loss is Loss.REPORT:
@@ -125,7 +117,7 @@ class InboxWithLostCommits(InboxMachine):
             self._work_on_something(client)
         held = [*self.held[client].values()]
 
-        lost = self.lose(self.stores[client].renew([each for each, _ in held]), loss)
+        lost = self.lose(client, self.stores[client].renew([each for each, _ in held]), loss)
 
         assert lost
         if loss is Loss.REPORT:
@@ -145,7 +137,7 @@ class InboxWithLostCommits(InboxMachine):
             Settlement(each, DeliveryState.DEAD if each.is_exhausted else state) for each, _ in held
         ]
 
-        lost = self.lose(self.stores[client].settle(settlements), loss)
+        lost = self.lose(client, self.stores[client].settle(settlements), loss)
 
         is_settled = not lost or loss is Loss.REPORT
         if is_settled:
@@ -169,7 +161,7 @@ class InboxWithLostCommits(InboxMachine):
     def lose_a_purge(self, client: int, loss: Loss) -> None:
         for each in (0, 1):
             self._register(each)
-        self.lose(self.stores[client].purge(RETENTION), loss)
+        self.lose(client, self.stores[client].purge(RETENTION), loss)
 
         self.purge(client)
 
@@ -179,14 +171,14 @@ class OutboxWithLostCommits(OutboxMachine):
 
     network: LosesCommits
 
-    def lose(self, operation: Coroutine[Any, Any, Any], loss: Loss) -> None:
-        assert self.run(is_lost(self.network, operation, loss))
+    def lose(self, client: int, operation: Coroutine[Any, Any, Any], loss: Loss) -> None:
+        assert self.run(is_lost(self.network, self.stores[client], operation, loss))
 
     @rule(client=CLIENTS, key=KEYS, recipient=st.integers(1, 2), loss=LOSSES)
     def lose_an_item(self, client: int, key: int, recipient: int, loss: Loss) -> None:
         send = self._send(key, recipient)
 
-        self.lose(self.stores[client].enqueue(send), loss)
+        self.lose(client, self.stores[client].enqueue(send), loss)
 
         found = self.run(self.stores[client].enqueue(send))
         if loss is Loss.REPORT and key not in self.keys:
@@ -198,23 +190,15 @@ class OutboxWithLostCommits(OutboxMachine):
 
     @rule(client=CLIENTS, key=KEYS, loss=LOSSES)
     def lose_a_reservation(self, client: int, key: int, loss: Loss) -> None:
-        """The key is free soon, as nothing was sent."""
-        self.lose(self._reserve(client, key), loss)
+        """The key is free, as nothing was sent."""
+        self.lose(client, self._reserve(client, key), loss)
 
-        if key in self.keys:
-            return
-
-        async def is_free() -> bool:
-            found = await self._reserve(client, key)
-            return found.outcome is ReservationOutcome.RESERVED
-
-        self.run(until(is_free))
-        self.keys[key] = Key(None)
+        self.send_and_wait(1 - client, key, "fail")
 
     @rule(client=CLIENTS, limit=st.integers(1, 3), loss=LOSSES)
     def lose_a_claim(self, client: int, limit: int, loss: Loss) -> None:
         """An exhausted item stays leased: a call has begun which may have been carried out."""
-        self.lose(self.stores[client].claim(OUTBOX, limit), loss)
+        self.lose(client, self.stores[client].claim(OUTBOX, limit), loss)
 
         if loss is Loss.REQUEST:
             return
@@ -222,12 +206,6 @@ class OutboxWithLostCommits(OutboxMachine):
             self.items[each.number].lease = 0
             if not self.queue.lease(each, CONSUMERS[OUTBOX]):
                 self.queue.end(each, DeliveryState.PENDING, 0)
-
-        async def is_undone() -> bool:
-            depth = (await self.stores[0].depth()).consumers.get(OUTBOX, Depth())
-            return depth == self.queue.depth(OUTBOX)
-
-        self.run(until(is_undone))
 
     @rule(client=CLIENTS, loss=LOSSES)
     def lose_a_beginning(self, client: int, loss: Loss) -> None:
@@ -238,7 +216,7 @@ class OutboxWithLostCommits(OutboxMachine):
             return
         delivery, item = self.held[0]
 
-        self.lose(self.stores[client].renew([delivery], is_final=True), loss)
+        self.lose(client, self.stores[client].renew([delivery], is_final=True), loss)
 
         if self._is_held(delivery, item) and loss is Loss.REPORT:
             item.place.is_final, item.place.due = True, self.queue.now + LEASE_SECONDS
@@ -254,7 +232,9 @@ class OutboxWithLostCommits(OutboxMachine):
         place %= len(self.held)
         delivery, item = self.held[place]
 
-        self.lose(self.stores[client].settle_sends([self._result(delivery, item, ending)]), loss)
+        self.lose(
+            client, self.stores[client].settle_sends([self._result(delivery, item, ending)]), loss
+        )
 
         if loss is Loss.REPORT:
             self._settled(place, ending)
