@@ -51,6 +51,7 @@ def test_version_and_help_load_no_command_and_no_library_of_the_service(option) 
         "wats",
         "wats.cli",
         "wats.cli.arguments",
+        "wats.cli.interrupts",
         "wats.extras",
         "wats.version",
     }
@@ -69,7 +70,7 @@ def test_every_module_of_the_command_line_is_a_command_except_shared_ones() -> N
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
 
     commands = {name.replace("-", "_") for name in COMMANDS}
-    assert modules == commands | {"__init__", "admin", "arguments", "options"}
+    assert modules == commands | {"__init__", "admin", "arguments", "interrupts", "options"}
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
