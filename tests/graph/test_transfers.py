@@ -213,6 +213,24 @@ async def test_a_download_that_is_cut_off_is_an_error_without_a_status() -> None
     assert recorded.operations == [(MEDIA, 0, Outcome.ERROR)]
 
 
+@pytest.mark.parametrize("rest", [b"no size\r\n", b"f" * 20 + b"\r\n", b"1\r\nlonger"])
+async def test_a_download_whose_later_chunks_are_invalid_ends_immediately(rest: bytes) -> None:
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ncontent\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.write(rest)
+        return await hanging(writer, number)
+
+    async with serving(respond) as server, started(server.url, **IMPATIENT) as client:
+        download = await client.download(MEDIA, f"{server.url}/file")
+        async with asyncio.timeout(30):
+            with pytest.raises(GraphUnreachable):
+                async for _ in download.chunks():
+                    pass
+        download.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -45,8 +45,15 @@ class _Protocol(ResponseHandler):
         is_complete = self._has_response and (self._payload is None or self._payload.is_eof())
         if not data or not is_complete:  # aiohttp passes no data when it reads on
             super().data_received(data)
+            self._end_broken_body()
         elif self.transport is not None:
             self.transport.abort()
+
+    def _end_broken_body(self) -> None:
+        """Fail a body with an invalid chunk, for whose end aiohttp waits without a read timeout."""
+        payload = self._payload
+        if self.exception() is not None and payload is not None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientPayloadError())
 
     @override
     def feed_data(self, data: Any, size: int = 0) -> None:
