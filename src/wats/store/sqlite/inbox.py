@@ -37,25 +37,31 @@ def receive(
 
     At most *slots* deliveries of each consumer are leased on arrival.
     """
-    arrivals = [each for call in calls for each in call]
+    results = iter(_receive(writer, [each for arrivals in calls for each in arrivals], slots))
+    return [list(islice(results, len(arrivals))) for arrivals in calls]
+
+
+def undo_receive(writer: Writer, results: Sequence[Sequence[Received | None]]) -> None:
+    """Release deliveries whose webhook was refused before they were leased on arrival."""
+    deliveries.release(writer, leased_on_arrival(results))
+
+
+def _receive(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> Sequence[Received | None]:
     recorded, sent_at = statuses.receive(writer, arrivals)
     known = {
         *messages.receive(writer, arrivals),
         *recorded,
         *_insert_identities(writer, arrivals),
     }
+    if not known:
+        return _receive_new(writer, arrivals, sent_at, slots)
     new = [n for n in range(len(arrivals)) if n not in known]
-    received = _receive_new(writer, [arrivals[n] for n in new], [sent_at[n] for n in new], slots)
-    results: list[Received | None] = [None] * len(arrivals)
-    for n, each in zip(new, received, strict=True):
-        results[n] = each
-    rest = iter(results)
-    return [list(islice(rest, len(call))) for call in calls]
-
-
-def undo_receive(writer: Writer, results: Sequence[Sequence[Received | None]]) -> None:
-    """Release deliveries whose webhook was refused before they were leased on arrival."""
-    deliveries.release(writer, leased_on_arrival(results))
+    received = iter(
+        _receive_new(writer, [arrivals[n] for n in new], [sent_at[n] for n in new], slots)
+    )
+    return [None if n in known else next(received) for n in range(len(arrivals))]
 
 
 def _receive_new(
