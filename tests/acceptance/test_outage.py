@@ -6,7 +6,7 @@ from typing import Any
 
 from apsw import Connection, FullError
 
-from wats.errors import StoreUnavailable
+from wats.errors import DatabaseMoved, StoreUnavailable
 from wats.store import OnReceived
 from wats.store.sqlite import SQLiteStore
 
@@ -104,6 +104,20 @@ async def test_every_caller_learns_of_a_lost_store_and_no_update_is_lost(
         assert taken.json == {"status": "ok", "received": 1, "dispatched": 1, "skipped": 0}
         assert (await gateway.ask("GET", "/readyz")).status == 200
         assert sum((await gateway.normalized()).values()) == 1
+
+
+async def test_readiness_states_that_the_database_was_replaced(open_gateway, tmp_path) -> None:
+    path = tmp_path / "wats.db"
+    async with open_gateway(store=SQLiteStore(str(path))) as gateway:
+        moved = path.rename(tmp_path / "moved.db")
+
+        refused, ready = await gateway.webhook(UPDATE), await gateway.ask("GET", "/readyz")
+        moved.rename(path)
+        again = await gateway.ask("GET", "/readyz")
+
+    assert refused.status == 503
+    assert (ready.status, ready.body) == (503, error("not_ready", DatabaseMoved.text))
+    assert again.status == 200
 
 
 class Full(SQLiteStore):

@@ -41,6 +41,8 @@ class StoreOutcomeUnknown(StoreUnavailable):
 class DatabaseMoved(StoreUnavailable):
     """The files of an open database were moved, replaced, removed or overwritten."""
 
+    text = "The files of the database were moved or replaced. Bring them back, or restart."
+
 
 class StoreNotConfigured(StoreError):
     """The request needs a store and the service has none."""

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from wats.config.numbers import ADMIN, TELEMETRY
-from wats.errors import NotStarted, SchemaMismatch
+from wats.errors import DatabaseMoved, NotStarted, SchemaMismatch
 from wats.store import Store
 from wats.store.records import StoreHealth
 from wats.telemetry.contract.values import Method
@@ -42,10 +42,8 @@ async def readyz(parts: Parts, request: Request) -> Response:
         raise NotStarted
     if parts.life.phase is Phase.DRAINING:
         return problem(503, "not_ready", "The service is about to stop.")
-    health = None if parts.store is None else await health_of(parts.store)
-    if health is not None and not health.ok:
-        is_read = health is not UNREACHABLE
-        reason = SchemaMismatch.text if is_read else "The persistence check failed."
+    reason = None if parts.store is None else await _fault_of(parts.store)
+    if reason is not None:
         return problem(503, "not_ready", reason)
     if not parts.receiver.is_dispatching:
         return problem(503, "not_ready", "Stored updates are not dispatched.")
@@ -61,12 +59,24 @@ async def openapi(parts: Parts, request: Request) -> Response:
     return Response(200, document)
 
 
+async def _fault_of(store: Store) -> str | None:
+    """Return why *store* cannot be used now, or `None`."""
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            health = await store.health()
+    except DatabaseMoved as error:  # the only fault that an operator has to end here
+        return error.message
+    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
+        return "The persistence check failed."
+    return None if health.ok else SchemaMismatch.text
+
+
 async def health_of(store: Store) -> StoreHealth:
     """Return the health of *store*; without a timely response it counts as unreachable."""
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
             return await store.health()
-    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
+    except Exception:
         return UNREACHABLE
 
 
