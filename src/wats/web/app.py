@@ -39,7 +39,7 @@ from wats.web.exchange import (
     send_stream,
 )
 from wats.web.parts import HOOK_LABEL, Parts, Phase
-from wats.web.problems import NOT_FOUND, OWN_FORM
+from wats.web.problems import NOT_FOUND
 from wats.web.routing import (
     NUMBER_PARAMETER,
     UNMATCHED,
@@ -215,7 +215,7 @@ class Web:
                 surface = AuthSurface.API if of_api else AuthSurface.TELEMETRY
                 # A path that does not exist adds 0, which takes the same time as adding 1.
                 telemetry.http.auth_failure(surface, int(route is not UNMATCHED))
-                return NOT_FOUND if route.errors is OWN_FORM else route.errors.respond(error)
+                return NOT_FOUND
             case Unauthorized() | InsufficientScope():
                 telemetry.http.auth_failure(AuthSurface.API)
             case WebhookRefused() | PayloadTooLarge() if route is self._hook:
