@@ -54,13 +54,11 @@ class Normalized(msgspec.Struct, frozen=True, gc=False):
         updates: Every update.
         skips: The first `MAX_SKIPS` parts that became no update.
         skipped: The number of all such parts, by the expected kind of update.
-        ignored: The number of updates that were removed as the config demands, by kind.
     """
 
     updates: list[Update]
     skips: list[Skip]
     skipped: Mapping[UpdateKind, int] = msgspec.field(default_factory=dict)
-    ignored: Mapping[UpdateKind, int] = msgspec.field(default_factory=dict)
 
 
 class _MemberRow(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ class NumberFilter:
     def admit(self, found: Normalized) -> tuple[Normalized, WebhookRefused | None]:
         """Return *found* without the updates to ignore or refuse, and the refusal if there is one.
 
-        A webhook that is refused for some of its updates is sent
+        Ignored updates count as skipped. A webhook that is refused for some of its updates is sent
         again by Meta, and its other updates are then redeliveries.
         """
         others = [update.kind for update in found.updates if self._is_other(update)]
@@ -42,7 +42,8 @@ class NumberFilter:
         kept = [update for update in found.updates if not self._is_other(update)]
         if self._policy == "refuse":
             return Normalized(kept, found.skips, found.skipped), _refusal()
-        return Normalized(kept, found.skips, found.skipped, Counter(others)), None
+        skipped = Counter(found.skipped) + Counter(others)
+        return Normalized(kept, found.skips, skipped), None
 
     def _is_other(self, update: Update) -> bool:
         number = update.phone_number_id

@@ -158,16 +158,13 @@ class Receiver:
             self._store.receive(arrivals, storing.end, self._dispatcher)
 
     def finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
-        """Count ignored and skipped parts, and pass the receipt with *new* as dispatched.
+        """Count skipped parts and pass the receipt to *on_receipt*, with *new* as dispatched.
 
         Call it after the commit: parts of a webhook that Meta sends again would be counted twice.
         """
         skipped = 0
         for kind, count in found.skipped.items():
             self.telemetry.webhooks.update(kind, Outcome.SKIPPED, count)
-            skipped += count
-        for kind, count in found.ignored.items():
-            self.telemetry.webhooks.update(kind, _SUCCESS, count)
             skipped += count
         received = len(found.updates)
         if self._store is not None:
