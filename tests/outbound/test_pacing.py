@@ -173,7 +173,7 @@ async def test_a_throttle_of_meta_pauses_all_later_messages(
 async def test_a_throttle_of_meta_refuses_messages_that_were_permitted_before(
     make: Make, fake_graph: FakeGraph, store: SQLiteStore, telemetry: Telemetry, key: str | None
 ) -> None:
-    acceptor = acceptor_of(make, store, 3, telemetry)
+    acceptor = acceptor_of(make, store, 2, telemetry)
     fake_graph.status, fake_graph.body = 400, {"error": {"code": 130429, "message": "no"}}
     fake_graph.may_answer.clear()
     first = asyncio.create_task(send(acceptor, "1"))
@@ -197,8 +197,8 @@ async def test_a_permitted_message_waits_for_the_end_of_a_pause_within_its_patie
     make: Make, fake_graph: FakeGraph, telemetry: Telemetry
 ) -> None:
     buckets = MemoryBuckets()
-    acceptor = acceptor_of(make, buckets, 5, telemetry)
-    pace = pace_of(NUMBER, 5)
+    acceptor = acceptor_of(make, buckets, 2, telemetry)
+    pace = pace_of(NUMBER, 2)
     await send(acceptor, "1")
     second = asyncio.create_task(send(acceptor, "2", patience_seconds=10.0))
     await asyncio.sleep(0.05)
