@@ -80,9 +80,9 @@ def test_the_versions_of_python_are_those_that_are_tested(metadata: Message) -> 
     named = [each.removeprefix(prefix) for each in classifiers if each.startswith(prefix)]
 
     script = (ROOT / ".ci/run").read_text("utf-8")
-    (others,) = re.findall(r"^for minor in ([0-9 ]+); do$", script, flags=re.MULTILINE)
+    (programs,) = re.findall(r"^for python in (.+) /usr/bin/python3; do$", script, re.MULTILINE)
     assert metadata["Requires-Python"] == f">=3.{named[0]}"
-    assert named[:0:-1] == others.split()
+    assert [f"python3.{each}" for each in named[:0:-1]] == programs.split()
     listed = f"{', '.join(f'3.{each}' for each in named[:-1])} and 3.{named[-1]}"
     assert f"The tested versions are Python {listed};" in PAGES["CONTRIBUTING.md"]
 

@@ -43,7 +43,7 @@ _NEEDED_LINE = (
 )
 _OTHER_LINES = (
     rb"(?:(?![HhCcTtEeXx](?i:(?:ost|ontent-length|ransfer-encoding|xpect|-hub-signature-256):"
-    rb"|onnection:(?! ?keep-alive\r)))" + _FIELD_LINE + rb"\r\n)*+"
+    rb"|onnection:(?! ?keep-alive\r)))" + _FIELD_LINE + rb"\r\n)*"  # not *+: before 3.11.5 it fails
 )
 
 
