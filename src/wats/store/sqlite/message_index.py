@@ -124,10 +124,15 @@ _FIRST_HASH = """
 SELECT min((SELECT min(hash) FROM wats_message_index WHERE bucket = value)) FROM carray(?)
 """
 
-_MOVE = """
-UPDATE wats_message_index SET bucket = ?2
-WHERE bucket IN carray(?1) AND hash BETWEEN ?3 AND ?4
+_COPY = """
+INSERT INTO wats_message_index (bucket, hash, row_id)
+SELECT ?2, i.hash, i.row_id
+FROM carray(?1) AS b CROSS JOIN wats_message_index AS i
+    ON i.bucket = b.value AND i.hash BETWEEN ?3 AND ?4
+ORDER BY 2, 3
 """
+
+_DELETE_COPIED = "DELETE FROM wats_message_index WHERE bucket = ? AND hash BETWEEN ? AND ?"
 
 _EXTEND_MERGED = """
 INSERT INTO wats_message_buckets (bucket, latest_at, has_sent)
@@ -344,7 +349,8 @@ def merge(connection: Connection) -> int:
     hash_: int | None = connection.execute(_FIRST_HASH, (numbers(buckets),)).get
     if hash_ is not None:
         last = hash_ + _MERGED_HASHES - 1
-        connection.execute(_MOVE, (numbers(buckets), first + 1, hash_, last))
+        connection.execute(_COPY, (numbers(buckets), first + 1, hash_, last))
+        connection.executemany(_DELETE_COPIED, [(bucket, hash_, last) for bucket in buckets])
         connection.execute(_EXTEND_MERGED, (numbers(buckets), first + 1))
     _remove_empty(connection, buckets)
     return connection.total_changes() - before
