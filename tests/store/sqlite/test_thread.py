@@ -204,19 +204,20 @@ async def test_a_settlement_frees_an_ordering_key_for_an_arrival_of_the_same_tra
     assert writer.count("COMMIT") == 1
 
 
-async def test_a_settlement_runs_before_the_claims_of_its_transaction_even_without_patience(
-    writer: HeldWriter,
+@pytest.mark.parametrize("operation", [StoreOperation.SETTLE, StoreOperation.RENEW])
+async def test_settlements_and_renewals_run_before_the_claims_of_their_transaction(
+    writer: HeldWriter, operation: StoreOperation
 ) -> None:
     order: list[StoreOperation] = []
     held = await writer.hold()
     submitted = [
-        writer.thread.submit(operation, lambda _, operation=operation: order.append(operation))
-        for operation in (StoreOperation.CLAIM, StoreOperation.SETTLE)
+        writer.thread.submit(each, lambda _, each=each: order.append(each))
+        for each in (StoreOperation.CLAIM, operation)
     ]
 
     await release(writer, held, *submitted)
 
-    assert order == [StoreOperation.SETTLE, StoreOperation.CLAIM]
+    assert order == [operation, StoreOperation.CLAIM]
 
 
 async def test_a_claim_leaves_nothing_older_before_the_arrivals_of_its_transaction(

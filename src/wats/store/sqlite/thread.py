@@ -203,11 +203,17 @@ def commit(writer: Writer, requests: Sequence[StoreRequest]) -> Sequence[StoreRe
 
 
 def _rank(request: StoreRequest) -> int:
-    """Return the place of *request* in the order of the least work.
+    """Return the place of *request* in the order of its transaction.
 
-    Settlements run first, because arrivals reuse the pages of deleted deliveries. Claims run before
-    arrivals: arrivals are leased on arrival if no older delivery is left.
+    Settlements run first, because arrivals reuse the pages of deleted deliveries. Renewals run
+    before claims: leases that expired while the database hung are renewed before a claim of the
+    same process can take their deliveries. Claims run before arrivals: arrivals are leased on
+    arrival if no older delivery is left.
     """
-    if request.operation is StoreOperation.SETTLE:
-        return 0
-    return 1 if request.items is None else 2
+    match request.operation:
+        case StoreOperation.SETTLE:
+            return 0
+        case StoreOperation.RENEW:
+            return 1
+        case _:
+            return 2 if request.items is None else 3
