@@ -59,11 +59,15 @@ async def openapi(parts: Parts, request: Request) -> Response:
     return Response(200, document)
 
 
+async def _timely_health(store: Store) -> StoreHealth:
+    async with asyncio.timeout(HEALTH_SECONDS):
+        return await store.health()
+
+
 async def _fault_of(store: Store) -> str | None:
     """Return why *store* cannot be used now, or `None`."""
     try:
-        async with asyncio.timeout(HEALTH_SECONDS):
-            health = await store.health()
+        health = await _timely_health(store)
     except DatabaseMoved as error:  # the only fault that an operator has to end here
         return error.message
     except Exception:  # a store that fails to report its health, for any reason, is unhealthy
@@ -74,8 +78,7 @@ async def _fault_of(store: Store) -> str | None:
 async def health_of(store: Store) -> StoreHealth:
     """Return the health of *store*; without a timely response it counts as unreachable."""
     try:
-        async with asyncio.timeout(HEALTH_SECONDS):
-            return await store.health()
+        return await _timely_health(store)
     except Exception:
         return UNREACHABLE
 
