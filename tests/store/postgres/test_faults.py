@@ -5,6 +5,7 @@ import gc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -246,14 +247,16 @@ KEY: dict[str, Any] = {"scope": "a", "key_hash": b"key"}
 SECONDS = {"reserve_seconds": 60.0, "keep_seconds": 3600.0}
 
 
+async def reserve_key(store: PostgresStore) -> ReservationOutcome:
+    return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+
+
 async def test_a_reservation_whose_commit_is_not_reported_is_undone(
     server: Server, database: str
 ) -> None:
     network = LosesCommits(server)
     async with store_behind(network, database) as store:
-
-        async def reserve() -> ReservationOutcome:
-            return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+        reserve = partial(reserve_key, store)
 
         network.loss = Loss.REPORT
         with pytest.raises(StoreUnavailable):
@@ -269,9 +272,7 @@ async def test_a_key_of_a_request_that_failed_during_an_outage_is_free_afterward
 ) -> None:
     network = LosesCommits(server)
     async with store_behind(network, database) as store:
-
-        async def reserve() -> ReservationOutcome:
-            return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+        reserve = partial(reserve_key, store)
 
         assert await reserve() is ReservationOutcome.RESERVED
 
